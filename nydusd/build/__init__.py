@@ -1,0 +1,1 @@
+"""nydus-image: builds and checks images; there is no daemon in it."""

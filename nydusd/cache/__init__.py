@@ -1,0 +1,1 @@
+"""Blob bytes kept on local disk; what is missing is fetched."""

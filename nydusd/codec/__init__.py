@@ -1,0 +1,1 @@
+"""Bytes in, bytes out: compression and digests; no I/O, no shared state."""

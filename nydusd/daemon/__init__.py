@@ -1,0 +1,1 @@
+"""One process with a life: puts the parts together."""

@@ -1,0 +1,1 @@
+"""File systems behind one interface, and the table of mounts."""

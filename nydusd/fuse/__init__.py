@@ -1,0 +1,1 @@
+"""Carries requests between a kernel and fs; knows no file system."""

@@ -1,0 +1,19 @@
+# What a file system answers. One method per operation: 0, OP_UNKNOWN or -errno; of a read also the
+# results of cache/target.pxd. No method blocks on a backend but `fetch`.
+from nydusd.fs.op cimport (
+    AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+)
+
+cdef class Filesystem:
+    cdef readonly unsigned long long root_ino
+    cdef int lookup(self, LookupOp *op) noexcept nogil
+    cdef int getattr(self, AttrOp *op) noexcept nogil
+    cdef int readlink(self, LinkOp *op) noexcept nogil
+    cdef int open(self, OpenOp *op) noexcept nogil
+    cdef int release(self, OpenOp *op) noexcept nogil
+    cdef int read(self, ReadOp *op) noexcept nogil
+    # from a thread that may wait: READ_ANSWERED, READ_AGAIN or -errno
+    cdef int fetch(self, ReadOp *op) noexcept nogil
+    cdef int readdir(self, DirOp *op) noexcept nogil
+    cdef int xattr(self, XattrOp *op) noexcept nogil
+    cdef int statfs(self, StatfsOp *op) noexcept nogil
