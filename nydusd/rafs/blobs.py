@@ -33,6 +33,24 @@ class Cipher(IntEnum):
     AES_256_GCM = 3
 
 
+class SuperblockFlag(IntFlag):
+    """Flags of both versions' superblocks."""
+
+    COMPRESSION_NONE = 0x1
+    COMPRESSION_LZ4_BLOCK = 0x2
+    DIGEST_BLAKE3 = 0x4
+    DIGEST_SHA256 = 0x8
+    EXPLICIT_UID_GID = 0x10
+    HAS_XATTR = 0x20
+    COMPRESSION_GZIP = 0x40
+    COMPRESSION_ZSTD = 0x80
+    INLINED_CHUNK_DIGEST = 0x100
+    TARFS = 0x200
+    ENCRYPTION_NONE = 0x1000000
+    ENCRYPTION_AES_128_XTS = 0x2000000
+    RESERVED = 0xFC000000  # accepted, without meaning
+
+
 class BlobFeature(IntFlag):
     """Features of a blob (extended blob table of v5, blob table of v6, blob meta header)."""
 
