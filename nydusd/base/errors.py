@@ -74,10 +74,7 @@ class BuildError(NydusError):
 
 def errno_of(exc: BaseException) -> int:
     """The positive errno for *exc*, which is logged here, once."""
-    if isinstance(exc, NydusError):
-        code = exc.errno
-        logger.error("%s", exc)
-    elif isinstance(exc, OSError) and exc.errno:
+    if isinstance(exc, NydusError) or (isinstance(exc, OSError) and exc.errno):
         code = exc.errno
         logger.error("%s", exc)
     else:

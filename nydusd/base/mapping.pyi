@@ -1,5 +1,6 @@
-from collections.abc import Buffer
 from typing import Self
+
+from typing_extensions import Buffer
 
 class Mapping:
     size: int

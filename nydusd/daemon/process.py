@@ -1,0 +1,81 @@
+"""What belongs to the process as a whole: its limit of open files and the signals that end it."""
+
+import logging
+import os
+import resource
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+from nydusd.base.errors import ConfigError
+
+logger = logging.getLogger("nydusd")
+
+RESERVED_FILES = 16384  # of the system's file-max that are left to other processes
+MOST_FILES = 1_000_000
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def raise_open_files_limit(wanted: int) -> None:
+    """Set the limit of open files to *wanted*, or as near as allowed; 0 leaves it as it is.
+
+    Where the limit cannot be raised the daemon warns and goes on: it needs few descriptors of
+    its own, and a host that grants no more would otherwise have no mount at all.
+    """
+    if wanted == 0:
+        return
+    file_max = int(Path("/proc/sys/fs/file-max").read_text())
+    if file_max < 2 * RESERVED_FILES:
+        raise ConfigError(
+            "The fs.file-max sysctl is too low to allow a reasonable number of open files"
+            f" ({file_max}, at least {2 * RESERVED_FILES} is needed)"
+        )
+    most = min(file_max - RESERVED_FILES, MOST_FILES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        most = soft if soft != resource.RLIM_INFINITY else most
+    limit = min(wanted, most)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    except (OSError, ValueError) as exc:
+        if hard != resource.RLIM_INFINITY and soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, hard), hard))
+        kept = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        logger.warning("cannot raise rlimit-nofile to %d (%s): going on with %d", limit, exc, kept)
+        return
+    logger.info("Set rlimit-nofile to %d, maximum %d", limit, most)
+
+
+class EndRequest:
+    """Somebody wants the process to end: a signal, or a part of the daemon.
+
+    `wait` is called by the main thread, `ask` by any. Signals are taken from the moment of
+    `install` on, so that one which comes during the start is not lost.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._lock = threading.Lock()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def install(self) -> None:
+        """Take SIGTERM and SIGINT; call from the main thread."""
+        for number in END_SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # No lock here: the handler runs in the main thread, between any two of its steps.
+        self.reason = self.reason or signal.Signals(number).name
+        os.eventfd_write(self._wake_fd, 1)
+
+    def ask(self, reason: str) -> None:
+        """End for *reason*; the first one asked for is kept."""
+        with self._lock:
+            self.reason = self.reason or reason
+        os.eventfd_write(self._wake_fd, 1)
+
+    def wait(self) -> str:
+        """Sleep until somebody asks; the reason."""
+        os.eventfd_read(self._wake_fd)
+        return self.reason
