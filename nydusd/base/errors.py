@@ -74,13 +74,14 @@ class BuildError(NydusError):
 
 def errno_of(exc: BaseException) -> int:
     """The positive errno for *exc*, which is logged here, once."""
-    if isinstance(exc, NydusError) or (isinstance(exc, OSError) and exc.errno):
-        code = exc.errno
+    if isinstance(exc, NydusError):
         logger.error("%s", exc)
-    else:
-        code = errno.EIO
-        logger.error("unexpected %s: %s", type(exc).__name__, exc, exc_info=exc)
-    return code
+        return exc.errno
+    if isinstance(exc, OSError) and exc.errno:
+        logger.error("%s", exc)
+        return exc.errno
+    logger.error("unexpected %s: %s", type(exc).__name__, exc, exc_info=exc)
+    return errno.EIO
 
 
 def check(code: int, message: str, *args: object) -> None:

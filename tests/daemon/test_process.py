@@ -12,6 +12,8 @@ raise_open_files_limit(int(sys.argv[1]))
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
+LOWERED = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, 512))\n" + LIMIT
+
 END = """
 import os, signal, threading
 from nydusd.daemon.process import EndRequest
@@ -47,7 +49,7 @@ def test_a_limit_that_cannot_be_raised_is_a_warning():
             "--inh-caps=-sys_resource",
             sys.executable,
             "-c",
-            "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, 512))\n" + LIMIT,
+            LOWERED,
             "1000",
         ],
         capture_output=True,
