@@ -1,0 +1,17 @@
+from typing import Self, final
+
+from nydusd.cache.device import Device
+from nydusd.fs.filesystem import Filesystem
+from nydusd.rafs.bootstrap import Bootstrap
+
+@final
+class RafsFs(Filesystem):
+    def __new__(
+        cls,
+        bootstrap: Bootstrap,
+        device: Device,
+        *,
+        start_time: float,
+        enable_xattr: bool = False,
+        batch_size: int = 0,
+    ) -> Self: ...
