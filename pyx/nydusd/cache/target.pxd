@@ -15,7 +15,7 @@ cdef enum:
 
 cdef struct ReadTarget:
     iovec *iov              # borrowed from the caller; segments point into buf, into cache mappings
-    uint32_t iov_room       #   or into fetched buffers (only until answer() returns)
+    uint32_t iov_room       # or into fetched buffers (only until answer() returns)
     uint32_t iov_count
     uint8_t *buf            # borrowed from the caller: room for every byte of the read
     size_t buf_room

@@ -37,7 +37,7 @@ cdef struct OpenOp:
     uint64_t handle
     bint keep_cache
     bint cache_dir
-    bint stateless          # no state behind the handle: the carrier may tell the kernel never to ask
+    bint stateless          # nothing is behind the handle: the kernel may be told never to ask
 
 cdef struct ReadOp:
     uint64_t node_id

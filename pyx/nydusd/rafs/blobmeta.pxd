@@ -16,7 +16,7 @@ cdef class BlobMeta:
     cdef Mapping file                       # plain CI array, then anything (contexts, header)
     cdef readonly uint32_t count            # chunks
     cdef readonly uint64_t compressed_end   # end of the chunk data in the blob file ("D")
-    cdef readonly uint64_t uncompressed_end # plain size of the blob, on a multiple of 4096
+    cdef readonly uint64_t uncompressed_end  # plain size of the blob, on a multiple of 4096
     cdef readonly uint32_t chunk_size       # largest plain size of a chunk
     cdef bint version2                      # entries of 24 bytes, else of 16
     cdef bint separate                      # data and meta in two files

@@ -1,0 +1,55 @@
+"""What every test gets: skips with a reason where the machine lacks something, and a quiet log."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Images of the reference's builder: large, so they lie beside the clone and not in it.
+REFERENCE_IMAGES = ROOT.parent / "shared" / "fixtures"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs root or /dev/fuse where there is none, and say which of them is missing."""
+    lacking = {}
+    if os.geteuid() != 0:
+        lacking["root"] = "needs root: mounts, device files, owners"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        lacking["fuse"] = "needs /dev/fuse, readable and writable"
+    for item in items:
+        for mark, reason in lacking.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_report_header() -> str:
+    state = "found" if REFERENCE_IMAGES.is_dir() else "ABSENT, the tests that read them are skipped"
+    return f"reference images: {state} ({REFERENCE_IMAGES.relative_to(ROOT.parent)})"
+
+
+@pytest.fixture(scope="session")
+def reference_images() -> Path:
+    """The folder of images that the reference's builder made; the test is skipped without it."""
+    if not REFERENCE_IMAGES.is_dir():
+        pytest.skip(f"no reference images at {REFERENCE_IMAGES}")
+    return REFERENCE_IMAGES
+
+
+@pytest.fixture(autouse=True)
+def quiet_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An unexpected log line of WARNING or above fails; a test that takes `caplog` expects some."""
+    if "caplog" in request.fixturenames:
+        yield
+        return
+    seen: list[logging.LogRecord] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = seen.append  # type: ignore[method-assign]
+    logger = logging.getLogger("nydusd")
+    logger.addHandler(listener)
+    yield
+    logger.removeHandler(listener)
+    lines = [f"{record.levelname} {record.getMessage()}" for record in seen]
+    assert not lines, "unexpected log lines (take `caplog` when they are expected)"
