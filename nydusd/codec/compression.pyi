@@ -1,0 +1,16 @@
+import threading
+from typing import Final
+
+from typing_extensions import Buffer
+
+ZSTD_LEVEL: Final = 3
+ZSTD_WINDOW_LIMIT: Final = 134217728
+contexts: threading.local
+
+def warm_up() -> None: ...
+def decompress_into(compressor: int, stored: Buffer, plain: Buffer) -> None: ...
+def decompress(compressor: int, stored: Buffer, size: int) -> bytes: ...
+def decompress_many(
+    compressor: int, stored: list[bytes], sizes: list[int]
+) -> list[bytes | None]: ...
+def compress(compressor: int, plain: Buffer) -> bytes: ...
