@@ -1,0 +1,31 @@
+"""What one daemon was asked to serve: the command line after it has been checked.
+
+`cli` makes a `Settings`, `daemon` lives by it. Paths are text with surrogate escapes where a name
+is not UTF-8 (`os.fsencode` gives the bytes back).
+"""
+
+from dataclasses import dataclass, field
+
+from nydusd.config.model import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A FUSE daemon: where it is mounted, what it shows there, how it was configured.
+
+    Without a *bootstrap* the root is an empty pseudo directory and *config* is `None`: the file
+    that was named with `--config` is not looked at then. *config_text* is the configuration as it
+    was written (or generated from *localfs_dir*), for the state of an upgrade: it may hold
+    secrets.
+    """
+
+    mountpoint: str  # an existing directory, absolute, without symbolic links
+    threads: int = 4
+    failover_policy: str = "resend"  # none, resend, flush
+    writable: bool = False
+    bootstrap: str | None = None
+    config: Config | None = None
+    config_text: str = field(default="", repr=False)
+    localfs_dir: str | None = None
+    prefetch_files: tuple[str, ...] = ()  # absolute paths inside the image
+    virtual_mountpoint: str = "/"
