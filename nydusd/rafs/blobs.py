@@ -4,8 +4,17 @@ Both versions are told in the same terms; which file a blob id names is decided 
 (rafs-format: the blob id when the bootstrap is inlined, data blobs).
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
+from typing import NamedTuple, NoReturn
+
+from nydusd.base.errors import BootstrapError, UnsupportedError
+
+CHUNK_SIZE_MIN = 0x1000
+CHUNK_SIZE_MAX = 0x1000000
+BLOB_ID_MAX = 255  # bytes; a blob is a file of this name
+TAR_HEADER_SIZE = 512
 
 
 class Compressor(IntEnum):
@@ -98,3 +107,177 @@ class BlobInfo:
     cipher: Cipher = Cipher.NONE
     cipher_key: bytes = b""
     cipher_iv: bytes = b""
+    version: int = 6  # of the bootstrap
+
+
+class Algorithms(NamedTuple):
+    """What the superblock says of a whole image."""
+
+    compressor: Compressor
+    digester: Digester
+
+
+# In the order in which a reader of v5 looks when more than one is set.
+_COMPRESSOR_FLAGS = (
+    (SuperblockFlag.COMPRESSION_NONE, Compressor.NONE),
+    (SuperblockFlag.COMPRESSION_LZ4_BLOCK, Compressor.LZ4_BLOCK),
+    (SuperblockFlag.COMPRESSION_GZIP, Compressor.GZIP),
+    (SuperblockFlag.COMPRESSION_ZSTD, Compressor.ZSTD),
+)
+_DIGESTER_FLAGS = (
+    (SuperblockFlag.DIGEST_BLAKE3, Digester.BLAKE3),
+    (SuperblockFlag.DIGEST_SHA256, Digester.SHA256),
+)
+_KNOWN_FLAGS = 0
+for _flag in SuperblockFlag:
+    _KNOWN_FLAGS |= _flag.value
+_INCOMPATIBLE_FEATURES = 0xF000  # bits that a reader which does not know them must not pass over
+_INTERNAL_FEATURE = 0x80000000  # a mark that the reference keeps in memory only
+_KNOWN_FEATURES = 0
+for _feature in BlobFeature:
+    _KNOWN_FEATURES |= _feature.value
+
+
+def _refuse(version: int, what: str) -> NoReturn:
+    raise BootstrapError(
+        f"v{version} bootstrap: {what}: the file is corrupt or made by a newer builder, "
+        "get or build it again"
+    )
+
+
+def algorithms_of_flags(version: int, flags: int) -> Algorithms:
+    """Compressor and digester that superblock *flags* name; `BootstrapError` for unknown bits.
+
+    v6 demands exactly one of each; v5 takes the first, lz4_block and blake3 when there is none.
+    """
+    if flags & ~(_KNOWN_FLAGS | SuperblockFlag.RESERVED):
+        _refuse(version, f"superblock flags {flags:#x} have unknown bits")
+    compressors = [compressor for flag, compressor in _COMPRESSOR_FLAGS if flags & flag]
+    digesters = [digester for flag, digester in _DIGESTER_FLAGS if flags & flag]
+    if version == 6 and (len(compressors) != 1 or len(digesters) != 1):
+        _refuse(version, f"superblock flags {flags:#x} do not name one compressor and digester")
+    return Algorithms(
+        compressors[0] if compressors else Compressor.LZ4_BLOCK,
+        digesters[0] if digesters else Digester.BLAKE3,
+    )
+
+
+def check_chunk_size(version: int, chunk_size: int) -> None:
+    """`BootstrapError` unless *chunk_size* is a power of two in the allowed range."""
+    if not CHUNK_SIZE_MIN <= chunk_size <= CHUNK_SIZE_MAX or chunk_size & (chunk_size - 1):
+        _refuse(version, f"chunk size {chunk_size:#x}")
+
+
+def check_features_v6(blob_index: int, features: int) -> BlobFeature:
+    """*features* of a v6 blob table entry; `BootstrapError` when they cannot be together."""
+    where = f"features {features:#x} of blob {blob_index}"
+    if features & (_INCOMPATIBLE_FEATURES | _INTERNAL_FEATURE):
+        _refuse(6, f"{where} have unknown bits")
+    found = BlobFeature(features & _KNOWN_FEATURES)
+    aligned_wanted = not found & (BlobFeature.TARFS | BlobFeature.EXTERNAL)
+    if aligned_wanted and not found & BlobFeature.ALIGNED:
+        _refuse(6, f"{where} lack the alignment of chunks")
+    if found & BlobFeature.TARFS and found & BlobFeature.ALIGNED:
+        _refuse(6, f"{where} have tarfs and aligned chunks")
+    needs_v2 = BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED
+    if found & needs_v2 and not found & BlobFeature.CHUNK_INFO_V2:
+        _refuse(6, f"{where} need chunk entries of version 2")
+    return found
+
+
+def features_v5(features: int) -> BlobFeature:
+    """*features* of an extended blob table entry; unknown bits are dropped."""
+    return BlobFeature(features & _KNOWN_FEATURES)
+
+
+def parse_blob_id(version: int, blob_index: int, raw: bytes) -> str:
+    """The blob id *raw* of a blob table as text.
+
+    `BootstrapError` when it cannot name a file: ids become names in the cache directory and in the
+    backend's, so none may lead elsewhere.
+    """
+    where = f"id of blob {blob_index}"
+    if not 0 < len(raw) <= BLOB_ID_MAX:
+        _refuse(version, f"{where} has {len(raw)} bytes")
+    try:
+        blob_id = raw.decode()
+    except UnicodeDecodeError:
+        _refuse(version, f"{where} is not UTF-8")
+    if "/" in blob_id or "\0" in blob_id or blob_id in {".", ".."} or not blob_id.isprintable():
+        _refuse(version, f"{where} is {blob_id!r}, no name of a file")
+    return blob_id
+
+
+def data_size_v6(
+    features: BlobFeature, compressed_size: int, ci_offset: int, ci_compressed_size: int
+) -> int:
+    """Where the chunk data of a v6 blob ends, in bytes from the start of the blob file."""
+    if features & BlobFeature.SEPARATE:
+        return compressed_size
+    if features & BlobFeature.CAP_TAR_TOC and ci_compressed_size:
+        header = TAR_HEADER_SIZE if features & BlobFeature.HAS_TAR_HEADER else 0
+        return max(ci_offset - header, 0)
+    return compressed_size
+
+
+def data_size_v5(features: BlobFeature, compressed_size: int) -> int:
+    """Where the chunk data of a v5 blob ends, in bytes from the start of the blob file."""
+    if features & BlobFeature.CAP_TAR_TOC and features & BlobFeature.HAS_TAR_HEADER:
+        return max(compressed_size - TAR_HEADER_SIZE, 0)
+    return compressed_size
+
+
+def name_blobs(
+    blobs: Iterable[BlobInfo], file_blob_id: str, *, out_of_blob: bool
+) -> list[BlobInfo]:
+    """*blobs* with the ids that a bootstrap inside its own blob could not know.
+
+    *file_blob_id* is the id that the bootstrap's (or blob's) file name gives; *out_of_blob* says
+    that the bootstrap was taken out of a blob.
+    """
+    named = []
+    for blob in blobs:
+        inlined = bool(blob.features & BlobFeature.INLINED_FS_META)
+        separate = bool(blob.features & BlobFeature.SEPARATE)
+        old = out_of_blob and not blob.features & BlobFeature.CAP_TAR_TOC
+        if inlined and separate:
+            named.append(replace(blob, meta_blob_id=file_blob_id))
+        elif inlined or (old and not separate):
+            named.append(replace(blob, blob_id=file_blob_id, meta_blob_id=file_blob_id))
+        else:
+            named.append(blob)
+    return named
+
+
+def refuse_unsupported(blobs: Iterable[BlobInfo]) -> None:
+    """`UnsupportedError` for the first blob whose data this version cannot serve.
+
+    Such images can be loaded and checked, but not mounted.
+    """
+    for blob in blobs:
+        what = _unsupported(blob)
+        if what:
+            raise UnsupportedError(
+                f"blob {blob.blob_id}: {what}, which this version does not serve: convert the "
+                "image without it, or mount it with a later version"
+            )
+
+
+def _unsupported(blob: BlobInfo) -> str:
+    kinds = {
+        BlobFeature.EXTERNAL: "its data is in a foreign object (external)",
+        BlobFeature.TARFS: "it is a tar file (tarfs)",
+        BlobFeature.ZRAN: "it is a gzip layer read at random (zran)",
+        BlobFeature.BATCH: "it has batches of chunks (batch)",
+        BlobFeature.ENCRYPTED: "it is encrypted (aes-128-xts)",
+    }
+    for feature, what in kinds.items():
+        if blob.features & feature:
+            return what
+    if blob.cipher != Cipher.NONE:
+        return f"it is encrypted ({blob.cipher.name})"
+    if blob.compressor == Compressor.GZIP and not blob.features & BlobFeature.CHUNK_INFO_V2:
+        return "its chunks are gzip members (eStargz)"
+    if blob.version == 6 and blob.chunk_count and not blob.ci_compressed_size:
+        return "it has no table of its chunks (made before blob meta existed)"
+    return ""

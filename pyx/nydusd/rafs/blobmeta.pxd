@@ -11,6 +11,8 @@ cdef struct ChunkPlace:
     uint32_t uncompressed_size
     uint32_t flags                  # CHUNK_COMPRESSED, CHUNK_HAS_CRC
     uint32_t crc32                  # with CHUNK_HAS_CRC
+    uint32_t context_index          # of a batch or zran chunk, else 0
+    uint32_t context_offset         # of the chunk in its context's output
 
 cdef class BlobMeta:
     cdef Mapping file                       # plain CI array, then anything (contexts, header)

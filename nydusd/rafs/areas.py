@@ -1,0 +1,36 @@
+"""Areas of a bootstrap that its superblock names: inside the file, and apart from each other."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from nydusd.base.errors import BootstrapError
+
+
+class Area(NamedTuple):
+    """One table of a bootstrap."""
+
+    name: str
+    offset: int  # bytes
+    size: int  # bytes; 0 = there is no such table
+
+
+def check_areas(kind: str, areas: Iterable[Area], first: int, file_size: int) -> None:
+    """`BootstrapError` unless all *areas* lie in [*first*, *file_size*) and none on another.
+
+    *kind* names the sort of bootstrap in the message.
+    """
+    end = first
+    before = "superblock"
+    for area in sorted((area for area in areas if area.size), key=lambda area: area.offset):
+        if area.offset < end:
+            raise BootstrapError(
+                f"{kind} bootstrap: {area.name} at {area.offset} overlaps the {before}, which "
+                f"ends at {end}: the file is corrupt, get or build it again"
+            )
+        end = area.offset + area.size
+        before = area.name
+        if end > file_size:
+            raise BootstrapError(
+                f"{kind} bootstrap: {area.name} ends at {end}, the file at {file_size}: "
+                "it is cut or corrupt, get or build it again"
+            )
