@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 # Images of the reference's builder: large, so they lie beside the clone and not in it.
 REFERENCE_IMAGES = ROOT.parent / "shared" / "fixtures"
+
+# A shared machine has slow moments: no test has a deadline of its own. CI repeats itself exactly.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "local"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""The kernel session: llfuse owns it, its workers run the loop, our channel carries the requests."""
+"""The kernel session: llfuse owns it and runs the loop, our channel carries the requests."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Run every check: lint, types, all tests. Arguments go to pytest: sh tests/run.sh tests/rafs -x
+#
+# As root on Debian it installs what is missing; otherwise it says what that is.
+set -eu
+cd "$(dirname "$0")/.."
+
+sh dev/prepare.sh --no-install erofs-utils fio attr acl procps
+build/venv/bin/python -m pip install -q --disable-pip-version-check 'tox>=4.46'
+exec build/venv/bin/python -m tox run -e lint,types,test -- "$@"
