@@ -18,9 +18,13 @@ class NydusError(Exception):
 
 
 class ConfigError(NydusError):
-    """The configuration cannot be used."""
+    """The configuration cannot be used; *problems* has one printable line for each reason."""
 
     errno = errno.EINVAL
+
+    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
 
 
 class BootstrapError(NydusError):
