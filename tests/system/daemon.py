@@ -158,7 +158,8 @@ class Daemon:
         """Exit status, negative for a signal; `TimeoutExpired` after *timeout* seconds."""
         assert self.process is not None
         status = self.process.wait(timeout)
-        self.collect()
+        if not self.log.closed:
+            self.collect()
         return status
 
     def collect(self) -> None:
@@ -178,8 +179,8 @@ class Daemon:
 
     def stop(self, number: int = signal.SIGTERM) -> int | None:
         """End the process with signal *number*, or kill it in the end; leave no mount behind."""
-        if self.process is None:
-            return None
+        if self.process is None or self.log.closed:
+            return self.process and self.process.returncode
         if self.process.poll() is None:
             self.process.send_signal(number)
             try:
