@@ -9,13 +9,14 @@ for the checker, the hints and tests; none recurses, and a broken image is an `O
 from libc.errno cimport E2BIG, ENOSYS
 from libc.stdint cimport uint32_t, uint64_t
 
+from nydusd.rafs.names cimport KIND_DIRECTORY, KIND_SHIFT
+
 from nydusd.base.errors import BootstrapError, check
 from nydusd.rafs.records import Entry, Span, Stat, Walked
 
 cdef enum:
     TARGET_ROOM = 1 << 16   # longest link target that is told to Python callers, bytes
     SPANS_AT_A_TIME = 256
-    S_IFDIR_KIND = 4        # S_IFDIR >> 12
 
 
 cdef object span_record(const ChunkSpan *span):
@@ -174,7 +175,7 @@ cdef class Bootstrap:
         root = self.find(path)
         path = b"/" + path.strip(b"/")
         yield Walked(path, root)
-        if self.stat(root).mode >> 12 != S_IFDIR_KIND:
+        if self.stat(root).mode >> KIND_SHIFT != KIND_DIRECTORY:
             return
         seen = {root}
         open_directories = [(path.rstrip(b"/"), self.iter_entries(root))]
@@ -185,7 +186,7 @@ cdef class Bootstrap:
                     continue
                 child = prefix + b"/" + name
                 yield Walked(child, ino)
-                if (kind or self.stat(ino).mode >> 12) == S_IFDIR_KIND:
+                if (kind or self.stat(ino).mode >> KIND_SHIFT) == KIND_DIRECTORY:
                     if ino in seen:
                         raise BootstrapError(
                             f"directory inode {ino} has two places in the tree, the second is "

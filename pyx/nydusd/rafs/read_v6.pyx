@@ -20,6 +20,10 @@ from nydusd.base.mapping cimport Mapping
 from nydusd.rafs.bootstrap cimport (
     SPAN_DIRECT, Attributes, Bootstrap, ChunkSpan, DirEntry, XattrEntry,
 )
+from nydusd.rafs.names cimport (
+    KIND_BLOCK, KIND_CHAR, KIND_DIRECTORY, KIND_FIFO, KIND_REGULAR, KIND_SHIFT, KIND_SOCKET,
+    KIND_SYMLINK, NAME_MAX, compare_names, is_device, is_kind, is_name,
+)
 from nydusd.rafs.ondisk_v6 cimport (
     V6_EXT_SUPERBLOCK_OFFSET, V6_FORMAT_EXTENDED, V6_LAYOUT_CHUNK, V6_LAYOUT_INLINE,
     V6_LAYOUT_PLAIN, V6_LAYOUT_SHIFT, V6_SLOT_BITS, V6_SUPERBLOCK_OFFSET, V6_TYPE_BLOCK,
@@ -34,16 +38,7 @@ from nydusd.rafs.blobs import BlobFeature, SuperblockFlag
 from nydusd.rafs.tables_v6 import read_tables
 
 cdef enum:
-    NAME_MAX = 255
     COOKIE_INDEX_BITS = 12      # a cookie is block << 12 | index + 1: 4096 bytes hold 341 entries
-    KIND_SHIFT = 12
-    KIND_FIFO = 1               # S_IFMT bits >> 12
-    KIND_CHAR = 2
-    KIND_DIRECTORY = 4
-    KIND_BLOCK = 6
-    KIND_REGULAR = 8
-    KIND_SYMLINK = 10
-    KIND_SOCKET = 12
 
 
 cdef inline uint32_t kind_of_type(uint8_t file_type) noexcept nogil:
@@ -85,15 +80,6 @@ cdef inline const char *xattr_prefix(uint8_t prefix, uint32_t *length) noexcept 
     return NULL
 
 
-cdef inline int compare_names(const char *left, size_t left_len, const char *right,
-                              size_t right_len) noexcept nogil:
-    """Order of two names: by bytes, then by length."""
-    cdef int order = memcmp(left, right, left_len if left_len < right_len else right_len)
-    if order != 0:
-        return order
-    return (left_len > right_len) - (left_len < right_len)
-
-
 cdef int entry_name(const DirBlock *block, uint32_t index, const char **name,
                     uint32_t *name_len) noexcept nogil:
     """The name of entry *index* of a block: 1 to 255 bytes without `/` and NUL; else -EIO."""
@@ -105,14 +91,11 @@ cdef int entry_name(const DirBlock *block, uint32_t index, const char **name,
         end = entries[index + 1].name_offset
     if end > block.size or start >= end:
         return -EIO
-    zero = memchr(block.data + start, 0, end - start)
-    if zero != NULL:
-        if index + 1 < block.count:
-            return -EIO
-        end = <uint32_t>(<const uint8_t *>zero - block.data)    # the last name may be padded
-    if start >= end or end - start > NAME_MAX:
-        return -EIO
-    if memchr(block.data + start, c'/', end - start) != NULL:
+    if index + 1 == block.count:    # the last name may be padded
+        zero = memchr(block.data + start, 0, end - start)
+        if zero != NULL:
+            end = <uint32_t>(<const uint8_t *>zero - block.data)
+    if not is_name(block.data + start, end - start):
         return -EIO
     name[0] = <const char *>block.data + start
     name_len[0] = end - start
@@ -228,18 +211,15 @@ cdef class BootstrapV6(Bootstrap):
                 return -EIO
             if out.size > self.file.size:       # the data is in this file
                 return -EIO
-        elif kind != KIND_CHAR and kind != KIND_BLOCK and kind != KIND_FIFO \
-                and kind != KIND_SOCKET:
+        elif not is_kind(kind):
             return -EIO
         return -EIO if self.file.is_damaged() else 0
 
     cdef int attributes(self, uint64_t ino, Attributes *out) noexcept nogil:
         cdef Inode inode
-        cdef uint32_t kind
         cdef int rc = self.load_inode(ino, &inode)
         if rc != 0:
             return rc
-        kind = inode.mode >> KIND_SHIFT
         out.ino = ino
         out.size = inode.size
         out.blocks = inode.size // 512 + (inode.size % 512 != 0)
@@ -249,7 +229,7 @@ cdef class BootstrapV6(Bootstrap):
         out.nlink = inode.nlink
         out.uid = inode.uid if self.explicit_owner else self.daemon_uid
         out.gid = inode.gid if self.explicit_owner else self.daemon_gid
-        out.rdev = inode.content if kind == KIND_CHAR or kind == KIND_BLOCK else 0
+        out.rdev = inode.content if is_device(inode.mode >> KIND_SHIFT) else 0
         return 0
 
     cdef int data_block(self, const Inode *inode, uint64_t block, const uint8_t **data,
