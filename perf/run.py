@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ from perf.workloads import KINDS, NEEDS_NO_DAEMON, Bench
 from tests.system.daemon import Command, Daemon, mount_id, parse_command, v1_config
 
 SCENARIOS = Path(__file__).with_name("scenarios")
-BUSY_ENV = {"NYDUSD_PERF_BUSY": "1"}  # asks a daemon for one thread that is busy in Python
+BUSY_SITE = Path(__file__).with_name("busy")  # its sitecustomize keeps one Python thread busy
 STALLED_START_S = 10
 
 
@@ -56,7 +57,8 @@ def parse_modes(tool: str, texts: list[str], busy: list[str]) -> list[Mode]:
             label = f"{label}-{len(modes) + 1}"
         modes.append(Mode(label, tool, command))
         if label in busy:
-            env = {**command.env, **BUSY_ENV}
+            path = command.env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "."))
+            env = {**command.env, "PYTHONPATH": f"{BUSY_SITE}{os.pathsep}{path}"}
             modes.append(Mode(f"{label}+busy", tool, Command(command.argv, env)))
     return modes
 
