@@ -5,7 +5,7 @@ Both versions are told in the same terms; which file a blob id names is decided 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, NoReturn
 
@@ -105,8 +105,8 @@ class BlobInfo:
     meta_size: int = 0  # SEPARATE, not inlined: size of the meta blob
     prefetch_size: int = 0  # leading bytes to fetch first (v5 readahead_size)
     cipher: Cipher = Cipher.NONE
-    cipher_key: bytes = b""
-    cipher_iv: bytes = b""
+    cipher_key: bytes = field(default=b"", repr=False)
+    cipher_iv: bytes = field(default=b"", repr=False)
     version: int = 6  # of the bootstrap
 
 

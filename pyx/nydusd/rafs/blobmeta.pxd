@@ -26,3 +26,5 @@ cdef class BlobMeta:
     # 0; -EINVAL no such chunk; -EIO the entry is broken or the file was cut under the mapping;
     # -ENOTSUP the entry needs batch, zran or encryption. Any thread.
     cdef int chunk(self, uint32_t index, ChunkPlace *out) noexcept nogil
+    cdef int load_v1(self, uint32_t index, ChunkPlace *out) noexcept nogil
+    cdef int load_v2(self, uint32_t index, ChunkPlace *out) noexcept nogil

@@ -1,0 +1,29 @@
+from typing import Final, NamedTuple, Self, final
+
+from typing_extensions import Buffer
+
+from nydusd.base.mapping import Mapping
+from nydusd.rafs.blobs import BlobInfo
+
+HEADER_SIZE: Final = 4096
+
+class Place(NamedTuple):
+    compressed_offset: int
+    uncompressed_offset: int
+    compressed_size: int
+    uncompressed_size: int
+    flags: int
+    crc32: int
+
+def plain_file_size(blob: BlobInfo) -> int: ...
+def header_difference(header: Buffer, blob: BlobInfo) -> str | None: ...
+def header_matches(header: Buffer, blob: BlobInfo) -> bool: ...
+
+@final
+class BlobMeta:
+    count: int
+    compressed_end: int
+    uncompressed_end: int
+    chunk_size: int
+    def __new__(cls, file: Mapping, blob: BlobInfo) -> Self: ...
+    def place(self, index: int) -> Place: ...
