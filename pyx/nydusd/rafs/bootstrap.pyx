@@ -167,33 +167,35 @@ cdef class Bootstrap:
         return [span_record(&found[i]) for i in range(count)]
 
     def walk(self, bytes path=b"/"):
-        """Everything at and below *path*, parents before their children, siblings in order.
+        """Everything at and below *path*; see `walk_inode`."""
+        return self.walk_inode(self.find(path), b"/" + path.strip(b"/"))
+
+    def walk_inode(self, uint64_t ino, bytes path=b"/"):
+        """Inode *ino* as *path* and all below it: parents before children, siblings in order.
 
         Keeps one iterator for each open directory and the numbers of all directories met: one
         that is met twice is a `BootstrapError`, since a tree has none.
         """
-        root = self.find(path)
-        path = b"/" + path.strip(b"/")
-        yield Walked(path, root)
-        if self.stat(root).mode >> KIND_SHIFT != KIND_DIRECTORY:
+        yield Walked(path, ino)
+        if self.stat(ino).mode >> KIND_SHIFT != KIND_DIRECTORY:
             return
-        seen = {root}
-        open_directories = [(path.rstrip(b"/"), self.iter_entries(root))]
+        seen = {ino}
+        open_directories = [(path.rstrip(b"/"), self.iter_entries(ino))]
         while open_directories:
             prefix, names = open_directories[len(open_directories) - 1]
-            for name, ino, kind in names:
+            for name, number, kind in names:
                 if name in (b".", b".."):
                     continue
                 child = prefix + b"/" + name
-                yield Walked(child, ino)
-                if (kind or self.stat(ino).mode >> KIND_SHIFT) == KIND_DIRECTORY:
-                    if ino in seen:
+                yield Walked(child, number)
+                if (kind or self.stat(number).mode >> KIND_SHIFT) == KIND_DIRECTORY:
+                    if number in seen:
                         raise BootstrapError(
-                            f"directory inode {ino} has two places in the tree, the second is "
+                            f"directory inode {number} has two places in the tree, the second is "
                             f"{child!r}: the bootstrap is corrupt, build the image again"
                         )
-                    seen.add(ino)
-                    open_directories.append((child, self.iter_entries(ino)))
+                    seen.add(number)
+                    open_directories.append((child, self.iter_entries(number)))
                     break
             else:
                 open_directories.pop()
