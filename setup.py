@@ -1,9 +1,13 @@
 """Compile pyx/ into the nydusd package; everything else about the build is in pyproject.toml."""
 
 import os
+import platform
 import subprocess
+import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -43,6 +47,33 @@ def include_dirs(stem: str) -> list[str]:
     return [flag.removeprefix("-I") for flag in flags.stdout.split()]
 
 
+def write_version() -> None:
+    """State what is being built in nydusd/base/version.py; an sdist keeps what it came with."""
+    target = Path("nydusd/base/version.py")
+    if target.exists() and not Path(".git").exists():
+        return
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+        commit = git.stdout.strip() if git.returncode == 0 and Path(".git").exists() else "unknown"
+    except OSError:
+        commit = "unknown"
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    built = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    facts = {
+        "VERSION": project["version"],
+        "GIT_COMMIT": commit,
+        "BUILD_TIME": built.isoformat().replace("+00:00", "Z"),
+        "PROFILE": "debug" if DEBUG else "release",
+        "COMPILER": f"cython {Cython.__version__}, python {platform.python_version()}",
+    }
+    lines = [f"{name} = {value!r}".replace("'", '"') for name, value in facts.items()]
+    target.write_text(
+        '"""What this build is; written by setup.py."""\n\n' + "\n".join(lines) + "\n"
+    )
+
+
+write_version()
 extensions = [
     Extension(
         ".".join(source.relative_to(PYX).with_suffix("").parts),

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any, Final
 
 from nydusd.config.model import Backend, Config, HttpProxy, ObjectStorage, Registry
@@ -42,18 +41,17 @@ def with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     backend = config.backend
     auth = environ.get(AUTH)
     if auth and backend.registry is not None:
-        backend = replace(backend, registry=replace(backend.registry, auth=auth))
+        backend = backend._replace(registry=backend.registry._replace(auth=auth))
     headers = request_headers(environ)
     if headers:
         backend = _with_headers(backend, headers)
-    return replace(config, backend=backend)
+    return config._replace(backend=backend)
 
 
 def _with_headers(backend: Backend, headers: tuple[tuple[str, str], ...]) -> Backend:
     changed: dict[str, Any] = {}
-    for each in fields(backend):
-        part = getattr(backend, each.name)
+    for name, part in backend._asdict().items():
         if isinstance(part, ObjectStorage | Registry | HttpProxy):
-            connection = replace(part.connection, headers=headers)
-            changed[each.name] = replace(part, connection=connection)
-    return replace(backend, **changed)
+            connection = part.connection._replace(headers=headers)
+            changed[name] = part._replace(connection=connection)
+    return backend._replace(**changed)

@@ -9,9 +9,8 @@ a configuration or an error of a few printable lines.
 import json
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from nydusd.base.errors import ConfigError
 from nydusd.config.findings import Findings
@@ -36,8 +35,7 @@ UNSUPPORTED: Final = "unsupported configuration"  # ours: the reference has all 
 TOO_BIG: Final = "configuration file size is too big"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """All that is to say about one configuration text."""
 
     config: Config | None  # None when there is any error

@@ -7,8 +7,7 @@ does not matter. It never raises for bad input; it notes what is wrong and goes 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nydusd.config.findings import Findings, printable
 
@@ -27,8 +26,7 @@ class Table(dict[str, Any]):
             self[key] = value
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """What values a key takes: a word for messages, a test, and how the model holds them."""
 
     name: str
@@ -73,8 +71,7 @@ TEXT_MAP: Final = Kind("a table of texts", _is_text_map, lambda value: tuple(val
 ANY: Final = Kind("a value", lambda value: True)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One key of a section, for both versions of the format.
 
     *required* names the versions in which the key must be there ("1", "2", "12"). *check* tells
@@ -110,8 +107,7 @@ class Key:
         return self.default
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """One table of a file and the part of the model that it becomes.
 
     *inline* are parts of the model whose keys lie in this same table. *no_effect* are keys that

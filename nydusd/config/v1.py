@@ -4,7 +4,6 @@ What differs from version 2: `device` holds backend and cache, each with its set
 the keys of `rafs` lie at the top; one `fs_prefetch` drives both halves of prefetching.
 """
 
-from dataclasses import replace
 from typing import Any, Final
 
 from nydusd.config import model
@@ -65,7 +64,7 @@ def read_v1(raw: object, findings: Findings) -> model.Config:
         return model.Config(rafs=rafs)
     has_prefetch = isinstance(raw, dict) and raw.get("fs_prefetch") is not None
     # Without `fs_prefetch` the cache's copy says "all" and "off": clients see it in the API.
-    prefetch = rafs.prefetch if has_prefetch else replace(model.NO_PREFETCH, prefetch_all=True)
+    prefetch = rafs.prefetch if has_prefetch else model.NO_PREFETCH._replace(prefetch_all=True)
     return model.Config(
         id=device["id"],
         backend=_backend(device["backend"], findings),
@@ -101,10 +100,10 @@ def _cache(raw: dict[str, Any] | None, prefetch: model.Prefetch, findings: Findi
     settings = raw["config"]
     if cache.type in FILE_CACHE_TYPES:
         part = read_section(FILE_CACHE, settings, f"{path}.config", findings, VERSION)
-        cache = replace(cache, filecache=part)
+        cache = cache._replace(filecache=part)
     elif cache.type == "fscache":
         part = read_section(FS_CACHE, settings, f"{path}.config", findings, VERSION)
-        cache = replace(cache, fscache=part)
+        cache = cache._replace(fscache=part)
     for name, text in check_cache(cache):
         key = name.replace("filecache", "config").replace("fscache", "config")
         findings.bad_value(f"{path}.{key}", text)
