@@ -5,7 +5,8 @@
 #     sudo sh examples/first-mount.sh DIRECTORY  your own
 #
 # Needs Debian and /dev/fuse. Installs what is missing, compiles nydusd into build/venv, and keeps
-# everything else in a temporary directory, which it removes.
+# everything else in a temporary directory, which it removes. With NYDUSD_PROGRAMS=FOLDER it installs
+# nothing and uses the nydusd and nydus-image of that folder.
 set -eu
 repository=$(cd "$(dirname "$0")/.." && pwd)
 source=${1:+$(cd "$1" && pwd)}
@@ -17,8 +18,10 @@ if [ ! -e /dev/fuse ]; then
     echo "There is no /dev/fuse here: a container needs --device /dev/fuse --cap-add SYS_ADMIN." >&2
     exit 1
 fi
-sh "$repository/dev/prepare.sh"
-PATH=$repository/build/venv/bin:$PATH
+if [ -z "${NYDUSD_PROGRAMS:-}" ]; then
+    sh "$repository/dev/prepare.sh"
+fi
+PATH=${NYDUSD_PROGRAMS:-$repository/build/venv/bin}:$PATH
 
 work=$(mktemp -d)
 mkdir "$work/blobs" "$work/cache" "$work/mount"
