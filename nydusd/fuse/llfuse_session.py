@@ -1,18 +1,59 @@
-"""The kernel session: llfuse owns it and runs the loop, our channel carries the requests."""
+"""The kernel session: llfuse owns it, its workers run the loop, our channel carries the requests.
 
+One session at a time in a process, as llfuse has it. `start` and `stop` are called by the daemon;
+a thread of the session sees its end, whoever brought it about, and takes down what is left.
+"""
+
+import errno
+import logging
+import os
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
+from nydusd.base.errors import MountError
 from nydusd.fs.vfs import Vfs
+from nydusd.fuse import channel, mount
+from nydusd.fuse.deferred import DeferredReads
+from nydusd.fuse.server import Server
+
+logger = logging.getLogger("nydusd")
+
+NEGOTIATION_SECONDS = 10.0
+STOP_SECONDS = 5.0
+# A fetch that ends within it is answered with data, also when the daemon is asked to go.
+DRAIN_SECONDS = 1.0
+FETCH_THREADS = 64
+
+
+def load_llfuse() -> ModuleType:
+    """llfuse, bound to our channel; `MountError` when that cannot be."""
+    if "llfuse" not in sys.modules:
+        channel.expose()
+    import llfuse
+
+    return llfuse
+
+
+def check_binding() -> None:
+    """`MountError` when llfuse has made its session without our channel."""
+    if not channel.is_bound():
+        raise MountError(
+            "llfuse does not use the daemon's channel: it was imported first, or brings a "
+            f"libfuse other than {channel.libfuse_path()}"
+        )
 
 
 class Session:
     """A mountpoint served to the kernel; one at a time in a process.
 
     *zero_message_open* tells the kernel never to ask for OPEN (one image given at start).
-    *inherited_fd* is a /dev/fuse descriptor another process mounted and negotiated: nothing is
-    mounted then. *on_end* is called once, in the session's thread, when it has ended by itself
-    or by `stop`, after the mount is gone.
+    *inherited_fd* is a /dev/fuse descriptor that another process mounted and negotiated, owned by
+    the session from `start` on: nothing is mounted then. *on_end* is called once, in the session's
+    thread, when it has ended by itself or by `stop`, after the mount is gone.
     """
 
     def __init__(
@@ -25,21 +66,151 @@ class Session:
         zero_message_open: bool = False,
         inherited_fd: int | None = None,
         on_end: Callable[[], None] | None = None,
-    ) -> None: ...
+    ) -> None:
+        self._vfs = vfs
+        self._mountpoint = Path(mountpoint)
+        self._threads = threads
+        self._writable = writable
+        self._fd = -1 if inherited_fd is None else inherited_fd
+        self._inherited = inherited_fd is not None
+        self._on_end = on_end
+        self._device = -1
+        self._unmounts = True
+        self._deferred = DeferredReads(vfs, FETCH_THREADS)
+        self._server = Server(vfs, self._deferred, zero_message_open=zero_message_open)
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     def start(self) -> None:
-        """Mount (or adopt the inherited descriptor) and serve; `MountError`, `OSError`."""
+        """Mount, or adopt the inherited descriptor, and serve; `MountError` when that fails.
+
+        When it returns the kernel has agreed with us and the mount can be used.
+        """
+        llfuse = load_llfuse()
+        self._open()
+        try:
+            channel.open_session(self._fd, self._server)
+            llfuse.init(
+                llfuse.Operations(), str(self._mountpoint), {"no_splice_read", "no_splice_write"}
+            )
+            check_binding()
+        except BaseException:
+            self._close()
+            raise
+        self._deferred.start()
+        self._thread = threading.Thread(target=self._run, args=(llfuse,), name="fuse_session")
+        self._thread.start()
+        if not self._inherited:
+            self._await_negotiation()
+        self._vfs.on_change(invalidate)
+
+    def _open(self) -> None:
+        """Get a descriptor and the connection's number."""
+        if not self._inherited:
+            self._mountpoint = mount.check_mountpoint(self._mountpoint)
+            self._fd = mount.mount_fuse(self._mountpoint, writable=self._writable)
+            logger.info("mount source %s dest %s fd %d", mount.SOURCE, self._mountpoint, self._fd)
+        else:
+            self._mountpoint = self._mountpoint.absolute()
+            os.set_inheritable(self._fd, False)
+        device = mount.device_at(self._mountpoint)
+        self._device = -1 if device is None else device
+
+    def _await_negotiation(self) -> None:
+        deadline = time.monotonic() + NEGOTIATION_SECONDS
+        while self._server.negotiation is None:
+            if self._ended.is_set() or time.monotonic() >= deadline:
+                self.stop()
+                raise MountError(
+                    f"{self._mountpoint}: the kernel did not start the FUSE connection"
+                    + (f": {self._error}" if self._error else "")
+                )
+            time.sleep(0.0005)
+        minor, offered, accepted = self._server.negotiation
+        logger.info(
+            "FUSE INIT major 7 minor %d in_opts: %#x out_opts: %#x", minor, offered, accepted
+        )
+
+    def _run(self, llfuse: ModuleType) -> None:
+        """Serve until the end, then take down what is left; the session thread's whole life."""
+        try:
+            llfuse.main(workers=self._threads, handle_signals=False)
+        except BaseException as exc:
+            self._error = exc
+            logger.exception("the FUSE session ended with an error")
+        finally:
+            self._take_down(llfuse)
+
+    def _take_down(self, llfuse: ModuleType) -> None:
+        code = channel.end_code()
+        if code not in (0, errno.ENODEV, errno.ECONNABORTED):
+            logger.error("reading /dev/fuse: %s", os.strerror(code))
+        elif code:
+            logger.info("FUSE connection of %s ended by the kernel", self._mountpoint)
+        channel.stop_workers(STOP_SECONDS)
+        self._vfs.on_change(None)
+        # A successor has the kernel send again what stays unanswered.
+        self._deferred.stop(
+            -errno.ENOTCONN if self._unmounts else 0, 0.0 if code else DRAIN_SECONDS
+        )
+        try:
+            llfuse.close(unmount=False)
+        finally:
+            self._close()
+            self._ended.set()
+            if self._on_end is not None:
+                self._on_end()
+
+    def _close(self) -> None:
+        """Take the mount away, if it is still ours, and close the descriptor."""
+        if self._unmounts and self._device >= 0:
+            try:
+                mount.unmount(self._mountpoint, self._device)
+            except (OSError, MountError) as exc:
+                logger.error("umount of %s: %s", self._mountpoint, exc)  # noqa: TRY400
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether the session has ended, after at most *timeout* seconds."""
+        return self._ended.wait(timeout)
 
     def stop(self, *, unmount: bool = True) -> None:
-        """End serving in bounded time; the kernel mount stays with *unmount* false."""
+        """End serving in bounded time; with *unmount* false the kernel mount stays.
+
+        Requests being served are answered. Not to be called from `on_end`.
+        """
+        if self._thread is None or self._ended.is_set():
+            return
+        self._unmounts = unmount
+        if unmount:
+            mount.unmount(self._mountpoint, self._device)
+        channel.stop_workers(STOP_SECONDS)
+        self._thread.join(2 * STOP_SECONDS)
+        if self._thread.is_alive():
+            logger.error("the FUSE session of %s does not end", self._mountpoint)
 
     @property
     def fd(self) -> int:
-        """The open /dev/fuse descriptor: to be handed to a supervisor, borrowed."""
+        """The open /dev/fuse descriptor, to be handed to a supervisor; borrowed."""
+        return self._fd
 
     @property
     def connection_id(self) -> int:
-        """The number of the connection in /sys/fs/fuse/connections."""
+        """The number of the connection in /sys/fs/fuse/connections; -1 when it is not known."""
+        return self._device
+
+    @property
+    def waiting_reads(self) -> int:
+        """How many reads wait for data."""
+        return self._deferred.waiting
+
+
+def invalidate(parent: int, name: bytes | None) -> None:
+    """Let the kernel look again for *name*, or at the root itself; see `Vfs.on_change`."""
+    if name is None:
+        channel.invalidate_inode(parent)
+    else:
+        channel.invalidate_entry(parent, name)

@@ -17,3 +17,7 @@ cdef class Filesystem:
     cdef int readdir(self, DirOp *op) noexcept nogil
     cdef int xattr(self, XattrOp *op) noexcept nogil
     cdef int statfs(self, StatfsOp *op) noexcept nogil
+
+# The same operations in plain Python, behind a gate that takes the GIL.
+cdef class PyFilesystem(Filesystem):
+    pass

@@ -1,0 +1,15 @@
+from typing import Self, final
+
+from typing_extensions import Buffer
+
+from nydusd.fs.vfs import Vfs
+from nydusd.fuse.deferred import DeferredReads
+
+@final
+class Server:
+    def __new__(
+        cls, vfs: Vfs, deferred: DeferredReads, *, zero_message_open: bool = False
+    ) -> Self: ...
+    def serve_bytes(self, request: Buffer, fd: int) -> bool: ...
+    @property
+    def negotiation(self) -> tuple[int, int, int] | None: ...

@@ -1,0 +1,1 @@
+"""One struct per FUSE operation: compiled callers only, see op.pxd."""

@@ -1,0 +1,413 @@
+"""The libfuse channel under an unchanged llfuse: where its worker threads read their requests.
+
+llfuse binds `fuse_mount` and `fuse_unmount` by name. `expose` puts this module's before libfuse's,
+so that llfuse gets a channel of ours: `receive` reads /dev/fuse and answers through the server
+without the GIL, and passes up only what the server leaves to Python handlers. libfuse is told of a
+made-up INIT, and its answer to that goes nowhere: the kernel's INIT is the server's business, and
+was another process's where the descriptor is inherited. One session at a time in a process.
+"""
+
+import os
+import time
+
+from libc.errno cimport EAGAIN, EINTR, ENOENT, ENOMEM, errno
+from libc.signal cimport SIG_DFL, SIG_IGN, SIGUSR1
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+from posix.unistd cimport read as c_read, usleep
+
+from nydusd.cache.target cimport iovec
+from nydusd.fuse.reply cimport ReplyPort, Room, free_room, new_room, notify, send_to_device
+from nydusd.fuse.server cimport LEFT_TO_HANDLERS, Server
+from nydusd.fuse.wire cimport (
+    FUSE_INIT, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_RESEND, InHeader,
+    InitIn, InvalEntryOut, InvalInodeOut, OutHeader,
+)
+
+from nydusd.base.errors import MountError, check
+
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *, unsigned long, int)
+    int POLLIN
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    struct sigaction_t "sigaction":
+        void (*sa_handler)(int) noexcept nogil
+        sigset_t sa_mask
+        int sa_flags
+    int sigaction(int, sigaction_t *, sigaction_t *)
+    int sigemptyset(sigset_t *)
+    int sigaddset(sigset_t *, int)
+    int pthread_sigmask(int, sigset_t *, sigset_t *)
+    int SIG_UNBLOCK
+
+cdef extern from "<dlfcn.h>" nogil:
+    ctypedef struct Dl_info:
+        const char *dli_fname
+    void *dlsym(void *, const char *)
+    void *dlopen(const char *, int)
+    int dladdr(const void *, Dl_info *)
+    void *RTLD_DEFAULT
+    int RTLD_NOW, RTLD_GLOBAL, RTLD_NOLOAD
+
+# libfuse 2.9 (fuse_lowlevel.h), as far as a channel needs it.
+cdef extern from *:
+    """
+    #include <sys/prctl.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    typedef struct fuse_chan fuse_chan;
+    typedef struct fuse_session fuse_session;
+    struct fuse_args;
+    struct iovec;
+    struct fuse_chan_ops {
+        int (*receive)(struct fuse_chan **, char *, size_t);
+        int (*send)(struct fuse_chan *, const struct iovec *, size_t);
+        void (*destroy)(struct fuse_chan *);
+    };
+    struct fuse_chan *fuse_chan_new(struct fuse_chan_ops *, int, size_t, void *);
+    struct fuse_session *fuse_chan_session(struct fuse_chan *);
+    void fuse_chan_destroy(struct fuse_chan *);
+    void fuse_session_exit(struct fuse_session *);
+
+    static pthread_mutex_t workers_lock = PTHREAD_MUTEX_INITIALIZER;
+    static __thread void *thread_worker = NULL;
+    static inline void *my_worker_get(void) { return thread_worker; }
+    static inline void my_worker_set(void *p) { thread_worker = p; }
+    static inline int my_tid(void) { return (int)syscall(SYS_gettid); }
+    static inline void signal_thread(int tid, int number)
+        { syscall(SYS_tgkill, (int)getpid(), tid, number); }
+    static inline void name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+    static inline int state_load(int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void state_store(int *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline int state_claim(int *p, int from, int to) {
+        return __atomic_compare_exchange_n(p, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    }
+    """
+    ctypedef struct fuse_chan:
+        pass
+    ctypedef struct fuse_session:
+        pass
+    struct fuse_args:
+        pass
+    struct fuse_chan_ops:
+        int (*receive)(fuse_chan **, char *, size_t) noexcept nogil
+        int (*send)(fuse_chan *, const iovec *, size_t) noexcept nogil
+        void (*destroy)(fuse_chan *) noexcept nogil
+    fuse_chan *fuse_chan_new(fuse_chan_ops *, int, size_t, void *) nogil
+    fuse_session *fuse_chan_session(fuse_chan *) nogil
+    void fuse_chan_destroy(fuse_chan *) nogil
+    void fuse_session_exit(fuse_session *) nogil
+    pthread_mutex_t workers_lock
+    void *my_worker_get() noexcept nogil
+    void my_worker_set(void *) noexcept nogil
+    int my_tid() noexcept nogil
+    void signal_thread(int tid, int number) noexcept nogil
+    void name_thread(const char *) noexcept nogil
+    int state_load(int *) noexcept nogil
+    void state_store(int *, int) noexcept nogil
+    int state_claim(int *, int, int) noexcept nogil
+
+cdef enum:
+    # A request with 1 MiB of data and its headers fits: the kernel refuses to fill less.
+    REQUEST_BYTES = (1 << 20) + 8192
+    LIBFUSE_UNKNOWING = 0       # of `libfuse`
+    LIBFUSE_TOLD = 1
+    LIBFUSE_READY = 2
+    LIBFUSE_MINOR = 19          # libfuse 2.9 knows no later protocol
+    POLL_MS = 1000
+
+cdef uint64_t MADE_UP_UNIQUE = (1ULL << 62) + 1     # the kernel's are even
+
+# One thread of llfuse that reads requests here.
+cdef struct Worker:
+    int tid
+    Room *room              # owned
+    Worker *next            # guarded by workers_lock
+
+# The one session of the process.
+cdef struct Session:
+    ReplyPort port          # set once before start
+    void *server            # borrowed from `the_server`
+    int stopping            # atomic
+    int end_code            # atomic; errno with which the kernel ended the connection
+    int libfuse             # atomic; whether libfuse has had its INIT
+    Worker *workers         # guarded by workers_lock
+    fuse_chan *channel      # libfuse's; NULL until llfuse has asked for it
+
+cdef Session session
+cdef fuse_chan_ops channel_ops
+cdef Server the_server = None
+
+
+cdef void on_wake(int number) noexcept nogil:
+    """Nothing to do: that the blocking read returns is all that the signal is for."""
+
+
+cdef Worker *join_workers() noexcept nogil:
+    """A record for this thread, which has none; NULL = no memory."""
+    cdef sigset_t wake
+    cdef Worker *worker = <Worker *>calloc(1, sizeof(Worker))
+    if worker == NULL:
+        return NULL
+    worker.room = new_room()
+    if worker.room == NULL:
+        free(worker)
+        return NULL
+    sigemptyset(&wake)
+    sigaddset(&wake, SIGUSR1)
+    pthread_sigmask(SIG_UNBLOCK, &wake, NULL)
+    name_thread(b"fuse_server")
+    worker.tid = my_tid()
+    pthread_mutex_lock(&workers_lock)
+    worker.next = session.workers
+    session.workers = worker
+    pthread_mutex_unlock(&workers_lock)
+    my_worker_set(worker)
+    return worker
+
+
+cdef void leave_workers(Worker *worker) noexcept nogil:
+    cdef Worker **link = &session.workers
+    my_worker_set(NULL)
+    pthread_mutex_lock(&workers_lock)
+    while link[0] != NULL and link[0] != worker:
+        link = &link[0].next
+    if link[0] == worker:
+        link[0] = worker.next
+    pthread_mutex_unlock(&workers_lock)
+    free_room(worker.room)
+    free(worker)
+
+
+cdef int make_up_init(char *buf) noexcept nogil:
+    """An INIT that asks for nothing but the protocol, as if the kernel had sent it."""
+    cdef InHeader *header = <InHeader *>buf
+    cdef InitIn *asked = <InitIn *>(buf + sizeof(InHeader))
+    memset(buf, 0, sizeof(InHeader) + sizeof(InitIn))
+    header.len = sizeof(InHeader) + sizeof(InitIn)
+    header.opcode = FUSE_INIT
+    header.unique = MADE_UP_UNIQUE
+    asked.major = 7
+    asked.minor = LIBFUSE_MINOR
+    return header.len
+
+
+cdef int wait_for_requests() noexcept nogil:
+    """Wait on a descriptor that somebody has made non-blocking."""
+    cdef pollfd waited
+    waited.fd = session.port.fd
+    waited.events = POLLIN
+    return poll(&waited, 1, POLL_MS)
+
+
+cdef ssize_t next_request(Worker *worker, char *buf, size_t size) noexcept nogil:
+    """Answer requests until one is left to the handlers: its length, or 0 at the end."""
+    cdef ssize_t n
+    while not state_load(&session.stopping):
+        n = c_read(session.port.fd, buf, size)
+        if n >= 0:
+            if (<Server>session.server).serve(&session.port, worker.room, <uint8_t *>buf,
+                                              n) == LEFT_TO_HANDLERS:
+                return n
+        elif errno == EAGAIN:
+            wait_for_requests()
+        elif errno != EINTR and errno != ENOENT:    # ENOENT: the request was taken back
+            state_store(&session.end_code, errno)
+            break
+    return 0
+
+
+cdef int receive(fuse_chan **channel, char *buf, size_t size) noexcept nogil:
+    """`fuse_chan_ops.receive`: the length of a request for libfuse, or 0: the session is over."""
+    cdef Worker *worker = <Worker *>my_worker_get()
+    cdef ssize_t n = 0
+    if worker == NULL:
+        worker = join_workers()
+    if worker == NULL:
+        state_store(&session.end_code, ENOMEM)
+    else:
+        if state_claim(&session.libfuse, LIBFUSE_UNKNOWING, LIBFUSE_TOLD):
+            return make_up_init(buf)
+        # what is left to libfuse before it has had its INIT, it would refuse
+        while state_load(&session.libfuse) != LIBFUSE_READY and not state_load(&session.stopping):
+            usleep(200)
+        n = next_request(worker, buf, size)
+        if n > 0:
+            return <int>n
+        leave_workers(worker)
+    fuse_session_exit(fuse_chan_session(channel[0]))
+    return 0
+
+
+cdef int send(fuse_chan *channel, const iovec *iov, size_t count) noexcept nogil:
+    """`fuse_chan_ops.send`: a reply of libfuse; that to the made-up INIT ends here."""
+    cdef int rc
+    if iov == NULL or count == 0:
+        return 0
+    if (<OutHeader *>iov[0].iov_base).unique == MADE_UP_UNIQUE:
+        state_store(&session.libfuse, LIBFUSE_READY)
+        return 0
+    rc = session.port.send(&session.port, iov, <int>count)
+    return 0 if rc == -ENOENT else rc
+
+
+cdef void destroy(fuse_chan *channel) noexcept nogil:
+    """`fuse_chan_ops.destroy`: the descriptor is not libfuse's."""
+    session.channel = NULL
+
+
+cdef public fuse_chan *fuse_mount(const char *mountpoint, fuse_args *args) noexcept nogil:
+    channel_ops.receive = receive
+    channel_ops.send = send
+    channel_ops.destroy = destroy
+    session.channel = fuse_chan_new(&channel_ops, session.port.fd, REQUEST_BYTES, NULL)
+    return session.channel
+
+
+cdef public void fuse_unmount(const char *mountpoint, fuse_chan *channel) noexcept nogil:
+    if channel != NULL:
+        fuse_chan_destroy(channel)
+
+
+cdef str library_of(const void *address):
+    cdef Dl_info info
+    if address == NULL or dladdr(address, &info) == 0 or info.dli_fname == NULL:
+        return "an unknown library"
+    return os.fsdecode(info.dli_fname)
+
+
+def expose():
+    """Put our `fuse_mount` before libfuse's, for an llfuse that is imported afterwards.
+
+    `MountError` when another library's is found first.
+    """
+    cdef void *found
+    path = library_of(<void *>fuse_mount)
+    if dlopen(os.fsencode(path), RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD) == NULL:
+        raise MountError(f"{path} cannot be made visible to llfuse")
+    found = dlsym(RTLD_DEFAULT, b"fuse_mount")
+    if found != <void *>fuse_mount:
+        raise MountError(
+            f"llfuse would bind fuse_mount of {library_of(found)}: it must not be loaded before "
+            "the daemon's own; see LD_PRELOAD")
+
+
+def is_bound():
+    """Whether llfuse has made its session over our channel and the libfuse that we use."""
+    return session.channel != NULL and fuse_chan_session(session.channel) != NULL
+
+
+def libfuse_path():
+    """The file of the libfuse that we use."""
+    return library_of(<void *>fuse_chan_new)
+
+
+def open_session(int fd, Server server not None):
+    """Make *fd*, borrowed, what the workers read and *server* what answers."""
+    cdef sigaction_t wake
+    cdef sigaction_t present
+    global the_server
+    if session.workers != NULL:
+        raise MountError("a session's workers still run in this process")
+    memset(&session, 0, sizeof(Session))
+    session.port.fd = fd
+    session.port.send = send_to_device
+    the_server = server
+    session.server = <void *>server
+    if sigaction(SIGUSR1, NULL, &present) == 0 and (
+            present.sa_handler == SIG_DFL or present.sa_handler == SIG_IGN):
+        memset(&wake, 0, sizeof(wake))      # no SA_RESTART: read must return
+        wake.sa_handler = on_wake
+        check(-errno if sigaction(SIGUSR1, &wake, NULL) != 0 else 0, "sigaction(SIGUSR1)")
+
+
+def stop_workers(double timeout):
+    """Make every worker finish what it serves and leave; whether all did within *timeout* seconds.
+
+    A worker that had seen no order to stop just before it began to read would miss a single
+    signal, so they are sent until it has left.
+    """
+    cdef Worker *worker
+    cdef bint is_empty
+    cdef unsigned int pause_us = 200
+    state_store(&session.stopping, 1)
+    deadline = time.monotonic() + timeout
+    while True:
+        with nogil:
+            pthread_mutex_lock(&workers_lock)
+            worker = session.workers
+            is_empty = worker == NULL
+            while worker != NULL:
+                signal_thread(worker.tid, SIGUSR1)
+                worker = worker.next
+            pthread_mutex_unlock(&workers_lock)
+            if not is_empty:
+                usleep(pause_us)
+        if is_empty:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        pause_us = min(pause_us * 2, 5000)
+
+
+def end_code():
+    """The errno with which the kernel ended the connection; 0 = it did not."""
+    return state_load(&session.end_code)
+
+
+def invalidate_entry(uint64_t parent, bytes name not None):
+    """Let the kernel forget *name* in directory *parent* and all below; `-errno`, ENOENT is common.
+
+    Never from a worker: the kernel may wait for requests in that directory.
+    """
+    cdef InvalEntryOut out
+    cdef iovec parts[2]
+    cdef const char *data = name
+    cdef int rc
+    out.parent = parent
+    out.name_len = <uint32_t>len(name)
+    out.flags = 0
+    parts[0].iov_base = &out
+    parts[0].iov_len = sizeof(InvalEntryOut)
+    parts[1].iov_base = <void *>data
+    parts[1].iov_len = out.name_len + 1     # with the NUL behind a bytes object
+    with nogil:
+        rc = notify(&session.port, FUSE_NOTIFY_INVAL_ENTRY, parts, 2)
+    return rc
+
+
+def invalidate_inode(uint64_t node_id):
+    """Let the kernel forget attributes and data of *node_id*; `-errno`, ENOENT is common."""
+    cdef InvalInodeOut out
+    cdef iovec part
+    cdef int rc
+    out.node_id = node_id
+    out.offset = out.length = 0
+    part.iov_base = &out
+    part.iov_len = sizeof(InvalInodeOut)
+    with nogil:
+        rc = notify(&session.port, FUSE_NOTIFY_INVAL_INODE, &part, 1)
+    return rc
+
+
+def ask_to_resend():
+    """Have the kernel send again what a former owner took; `-errno` on kernels before 6.9."""
+    cdef int rc
+    with nogil:
+        rc = notify(&session.port, FUSE_NOTIFY_RESEND, NULL, 0)
+    return rc

@@ -1,0 +1,90 @@
+"""Answers and notifications: a header, and data from where it lies, in one writev.
+
+Knows no operation. The kernel forgets a request that was interrupted or whose connection ended, so
+`-ENOENT` from sending is nobody's error. Any thread.
+"""
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from nydusd.cache.target cimport iovec
+from nydusd.fuse.wire cimport OutHeader
+
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t writev(int, const iovec *, int)
+
+cdef enum:
+    NOTIFY_PARTS = 3
+
+
+cdef Room *new_room() noexcept nogil:
+    cdef Room *room = <Room *>malloc(sizeof(Room))
+    if room != NULL:
+        room.buf = <uint8_t *>malloc(REPLY_BYTES)
+        if room.buf == NULL:
+            free(room)
+            return NULL
+    return room
+
+
+cdef void free_room(Room *room) noexcept nogil:
+    if room != NULL:
+        free(room.buf)
+        free(room)
+
+
+cdef int send_to_device(const ReplyPort *port, const iovec *iov, int count) noexcept nogil:
+    """`ReplyPort.send` of /dev/fuse: the kernel takes a whole answer or none."""
+    while writev(port.fd, iov, count) < 0:
+        if errno != EINTR:
+            return -errno
+    return 0
+
+
+cdef int reply_error(const ReplyPort *port, uint64_t unique, int32_t code) noexcept nogil:
+    """Answer with *code*, 0 or `-errno`, and nothing else."""
+    cdef OutHeader header
+    cdef iovec iov
+    header.len = sizeof(OutHeader)
+    header.error = code
+    header.unique = unique
+    iov.iov_base = &header
+    iov.iov_len = sizeof(OutHeader)
+    return port.send(port, &iov, 1)
+
+
+cdef int reply_data(const ReplyPort *port, uint64_t unique, const void *data,
+                    size_t size) noexcept nogil:
+    cdef iovec iov[2]
+    iov[1].iov_base = <void *>data
+    iov[1].iov_len = size
+    return reply_gathered(port, unique, iov, 1 if size > 0 else 0, size)
+
+
+cdef int reply_gathered(const ReplyPort *port, uint64_t unique, iovec *iov, uint32_t count,
+                        size_t length) noexcept nogil:
+    cdef OutHeader header
+    header.len = <uint32_t>(sizeof(OutHeader) + length)
+    header.error = 0
+    header.unique = unique
+    iov[0].iov_base = &header
+    iov[0].iov_len = sizeof(OutHeader)
+    return port.send(port, iov, <int>count + 1)
+
+
+cdef int notify(const ReplyPort *port, int code, const iovec *parts, int count) noexcept nogil:
+    """Send a notification of *parts*, three at most."""
+    cdef iovec iov[NOTIFY_PARTS + 1]
+    cdef OutHeader header
+    cdef int i
+    header.len = sizeof(OutHeader)
+    header.error = code
+    header.unique = 0
+    iov[0].iov_base = &header
+    iov[0].iov_len = sizeof(OutHeader)
+    for i in range(min(count, NOTIFY_PARTS)):
+        iov[i + 1] = parts[i]
+        header.len += <uint32_t>parts[i].iov_len
+    return port.send(port, iov, min(count, NOTIFY_PARTS) + 1)
