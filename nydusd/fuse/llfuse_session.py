@@ -5,6 +5,7 @@ a thread of the session sees its end, whoever brought it about, and takes down w
 """
 
 import errno
+import importlib
 import logging
 import os
 import sys
@@ -33,9 +34,7 @@ def load_llfuse() -> ModuleType:
     """llfuse, bound to our channel; `MountError` when that cannot be."""
     if "llfuse" not in sys.modules:
         channel.expose()
-    import llfuse
-
-    return llfuse
+    return importlib.import_module("llfuse")
 
 
 def check_binding() -> None:
