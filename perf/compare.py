@@ -147,19 +147,20 @@ class Results:
         title = title_of(measure, workload)
         plain = {key: limit for key, limit in targets.items() if key != "busy_min"}
         for mode in self.modes:
+            quiet = mode.removesuffix(BUSY)
             values = self.values(scenario, name, mode, measure)
-            failed = mode != self.base and bool(targets) and self.has_failed(scenario, name, mode)
+            failed = bool(targets) and self.has_failed(scenario, name, mode)
             if mode == self.base or not (values or failed):
                 continue
-            base = self.values(scenario, name, self.base, measure)
-            rows.append(Row(scenario, name, measure, title, mode, base, values, plain))
-            quiet = mode.removesuffix(BUSY)
-            if mode != quiet and "busy_min" in targets:
+            if mode == quiet:
+                base = self.values(scenario, name, self.base, measure)
+                rows.append(Row(scenario, name, measure, title, mode, base, values, plain))
+            elif "busy_min" in targets:
+                # Beside the same program at leisure: what its busy thread costs.
                 base = self.values(scenario, name, quiet, measure)
                 limit = {"ratio_min": targets["busy_min"]}
-                rows.append(
-                    Row(scenario, name, measure, title, f"{mode} : {quiet}", base, values, limit)
-                )
+                label = f"{mode} : {quiet}"
+                rows.append(Row(scenario, name, measure, title, label, base, values, limit))
         return rows
 
     def has_failed(self, scenario: str, workload: str, mode: str) -> bool:

@@ -54,7 +54,8 @@ def v1_config(
         kept = {
             "type": "blobcache",
             "compressed": compressed,
-            "config": {"work_dir": str(cache), "validate": validate},
+            "validate": validate,
+            "config": {"work_dir": str(cache)},
         }
     backend = {"type": "localfs", "config": {"dir": str(blobs), "readahead": False}}
     return {
