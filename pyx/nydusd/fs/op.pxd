@@ -5,8 +5,11 @@
 # fs/vfs.pxd. Strings are borrowed from the request until the reply.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from nydusd.cache.target cimport ReadTarget
-from nydusd.rafs.bootstrap cimport Attributes
+# Carriers know file systems alone: what of cache and rafs travels in an op, they take from here.
+from nydusd.cache.target cimport (
+    READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget, iovec,
+)
+from nydusd.rafs.bootstrap cimport SPAN_ROOM, Attributes
 
 cdef enum:
     OP_DONE = 0

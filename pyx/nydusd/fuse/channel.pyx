@@ -17,7 +17,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.unistd cimport read as c_read, usleep
 
-from nydusd.cache.target cimport iovec
+from nydusd.fs.op cimport iovec
 from nydusd.fuse.reply cimport ReplyPort, Room, free_room, new_room, notify, send_to_device
 from nydusd.fuse.server cimport LEFT_TO_HANDLERS, Server
 from nydusd.fuse.wire cimport (

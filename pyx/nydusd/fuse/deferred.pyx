@@ -20,15 +20,13 @@ import cython
 from nydusd.base.parking cimport (
     PARKED, Parked, monotonic_ms, park, resume_expired,
 )
-from nydusd.cache.target cimport (
-    READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget,
+from nydusd.fs.op cimport (
+    READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, SPAN_ROOM, ReadOp, ReadTarget,
 )
-from nydusd.fs.op cimport ReadOp
 from nydusd.fs.vfs cimport Mount, Vfs, fetch, read_again
 from nydusd.fuse.reply cimport (
     REPLY_BYTES, ReplyPort, Room, free_room, new_room, reply_error, reply_gathered,
 )
-from nydusd.rafs.bootstrap cimport SPAN_ROOM
 
 
 cdef extern from "<pthread.h>" nogil:

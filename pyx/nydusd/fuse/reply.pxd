@@ -1,8 +1,7 @@
 # Where the answers of a connection go.
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from nydusd.cache.target cimport iovec
-from nydusd.rafs.bootstrap cimport SPAN_ROOM
+from nydusd.fs.op cimport SPAN_ROOM, iovec
 
 cdef enum:
     REPLY_BYTES = (1 << 20) + 4096      # of data at most, as the mount's max_read has it

@@ -8,7 +8,7 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from nydusd.cache.target cimport iovec
+from nydusd.fs.op cimport iovec
 from nydusd.fuse.wire cimport OutHeader
 
 

@@ -11,10 +11,9 @@ from libc.errno cimport (
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
-from nydusd.cache.target cimport READ_CLAIMED, READ_DONE, READ_MISSING
 from nydusd.fs.op cimport (
-    OP_DONE, OP_UNKNOWN, AttrOp, DirOp, LinkOp, ListedEntry, LookupOp, OpenOp, ReadOp, StatfsOp,
-    XattrOp,
+    OP_DONE, OP_UNKNOWN, READ_CLAIMED, READ_DONE, READ_MISSING, SPAN_ROOM, Attributes, AttrOp,
+    DirOp, LinkOp, ListedEntry, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
 )
 from nydusd.fs.vfs cimport Mount, Vfs
 from nydusd.fuse.deferred cimport DeferredReads
@@ -36,7 +35,6 @@ from nydusd.fuse.wire cimport (
     GetxattrIn, GetxattrOut, InHeader, InitIn, InitOut, OpenIn, OpenOut, ReadIn, ReleaseIn,
     StatfsOut,
 )
-from nydusd.rafs.bootstrap cimport SPAN_ROOM, Attributes
 
 
 cdef extern from *:
@@ -153,6 +151,7 @@ cdef bint is_well_formed(uint32_t opcode, const uint8_t *arg, size_t size) noexc
     cdef size_t fixed = 0
     cdef int strings = 1
     cdef uint32_t data = 0
+    cdef const uint8_t *name_end
     if opcode == FUSE_SETATTR:
         fixed, strings = 88, 0
     elif opcode == FUSE_SYMLINK:
@@ -176,8 +175,8 @@ cdef bint is_well_formed(uint32_t opcode, const uint8_t *arg, size_t size) noexc
         return False
     if opcode == FUSE_SETXATTR:
         memcpy(&data, arg, sizeof(uint32_t))
-        end = <const uint8_t *>memchr(arg + fixed, 0, size - fixed)
-        return data <= size - <size_t>(end + 1 - arg)
+        name_end = <const uint8_t *>memchr(arg + fixed, 0, size - fixed)
+        return data <= size - <size_t>(name_end + 1 - arg)
     return True
 
 
