@@ -42,6 +42,8 @@ LEVEL_VARIABLE: Final = "RUST_LOG"
 DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 logger = logging.getLogger(LOGGER_NAME)
+# Until `set_up` nobody listens: an error of a command line goes to stderr in its own words.
+logger.addHandler(logging.NullHandler())
 
 
 def one_line(text: str) -> str:

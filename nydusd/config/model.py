@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 DEFAULT_BATCH_SIZE = 1 << 20
 MASK: Final = "***"
+FILE_CACHE_TYPES: Final = ("blobcache", "filecache")  # two names of one thing
+NO_CACHE_TYPES: Final = ("", "dummycache")
 
 _T = TypeVar("_T")
 

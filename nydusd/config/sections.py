@@ -9,6 +9,7 @@ from typing import Final
 
 from nydusd.config import model
 from nydusd.config.findings import printable
+from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
 from nydusd.config.schema import (
     BOOL,
     BYTE,
@@ -25,8 +26,6 @@ from nydusd.config.schema import (
 MOST_BATCH_BYTES: Final = 0x1000_0000
 MOST_THREADS: Final = 1024
 BACKEND_TYPES: Final = ("localfs", "localdisk", "oss", "s3", "registry", "http-proxy")
-FILE_CACHE_TYPES: Final = ("blobcache", "filecache")
-NO_CACHE_TYPES: Final = ("", "dummycache")
 MODES: Final = ("direct", "cached")
 
 Problems = Iterator[tuple[str, str]]

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from nydusd.config import model
 from nydusd.config.findings import Findings
+from nydusd.config.model import FILE_CACHE_TYPES
 from nydusd.config.schema import ANY, BOOL, TEXT, Key, Section, read_section
 from nydusd.config.sections import (
     BACKENDS,
     EXTERNAL_BACKEND,
     FILE_CACHE,
-    FILE_CACHE_TYPES,
     FS_CACHE,
     RAFS,
     check_backend,
