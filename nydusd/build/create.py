@@ -1,0 +1,378 @@
+"""`nydus-image create`: a directory to a bootstrap and a data blob."""
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nydusd.build.from_directory import tree_from_directory
+from nydusd.build.lower import load_parent
+from nydusd.build.meta_compression import compress_meta
+from nydusd.build.output import OutputFile
+from nydusd.build.overlay import WhiteoutSpec, is_whiteout, merge_layers, take_opaque_mark
+from nydusd.build.pack import BlobWriter, Packer, Progress
+from nydusd.build.prefetch import PrefetchPlan, PrefetchPolicy, plan_prefetch, read_patterns
+from nydusd.codec.digest import digest_of
+from nydusd.rafs.blobs import (
+    TAR_HEADER_SIZE,
+    BlobFeature,
+    BlobInfo,
+    Compressor,
+    Digester,
+)
+from nydusd.rafs.toc import (
+    BOOTSTRAP_SECTION,
+    CI_HEADER_SECTION,
+    CI_SECTION,
+    DIGEST_SECTION,
+    TOC_SECTION,
+)
+from nydusd.rafs.write_blob import BLOB_SECTION, ci_header, tar_header, toc_entry
+from nydusd.rafs.write_chunks import ChunkTable
+from nydusd.rafs.write_tree import TreeNode, number_nodes
+from nydusd.rafs.write_v5 import write_v5
+from nydusd.rafs.write_v6 import write_v6
+from nydusd.rafs.writing import RELEASE_2_2, ImageSettings, Revision
+
+INLINE_BLOB_ID = "x" * 64  # a bootstrap inside of its blob cannot tell the blob's id
+V6_ALIGNMENT = 4096
+READAHEAD_MAX = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptions:
+    """What an image is made from and how, as the command line says it."""
+
+    source: Path
+    bootstrap: Path | None = None
+    blob: Path | None = None
+    blob_dir: Path | None = None
+    blob_id: str = ""
+    inline_meta: bool = False
+    blob_toc: bool = False
+    version: int = 6
+    compressor: Compressor = Compressor.ZSTD
+    digester: Digester = Digester.BLAKE3
+    chunk_size: int = 1 << 20  # bytes
+    aligned_chunk: bool = False
+    explicit_uid_gid: bool = True
+    whiteout_spec: WhiteoutSpec = WhiteoutSpec.OCI
+    prefetch_policy: PrefetchPolicy = PrefetchPolicy.NONE
+    prefetch_patterns: tuple[bytes, ...] = ()  # lines
+    parent_bootstrap: Path | None = None
+    chunk_dict: Path | None = None
+    revision: Revision = RELEASE_2_2
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made."""
+
+    blobs: list[str]  # ids, in blob table order
+    blob_size: int | None  # bytes of the new blob file; None when no data needed one
+    bootstrap: Path | None  # None when it lies in the blob
+
+
+class ImageBuild:
+    """One build from its first look at the source to its last byte; used once, by one thread."""
+
+    def __init__(self, options: CreateOptions, progress: Progress | None = None) -> None:
+        self.options = options
+        self.progress = progress or Progress()
+        aligned = options.version == 6 or options.aligned_chunk
+        self.chunks = ChunkTable(V6_ALIGNMENT if aligned else 1)
+        self.blobs: list[BlobInfo] = []  # of parent and dictionary
+        self.toc: list[bytes] = []
+        self.own: BlobInfo | None = None
+        self.prefetch_bytes = 0
+
+    def run(self) -> BuildResult:
+        """Build the image; `BuildError` for all that can go wrong with its parts."""
+        options = self.options
+        with OutputFile(options.blob, options.blob_dir, options.inline_meta) as output:
+            root = self._tree()
+            nodes = number_nodes(root, options.revision.link_specials)
+            plan = plan_prefetch(
+                root,
+                read_patterns(options.prefetch_patterns, options.revision.prefetch_by_pattern),
+                options.revision.prefetch_by_pattern,
+            )
+            writer = BlobWriter(output)
+            try:
+                self._pack(nodes, plan, writer)
+                self._end_data(writer)
+                bootstrap = b""
+                if options.inline_meta:
+                    bootstrap = self._bootstrap(root, nodes, plan, self._described(writer, True))
+                    self._inline(bootstrap, writer)
+                self._end_blob(writer)
+            finally:
+                writer.close()
+            blobs = self._described(writer, False)
+            if self.own is not None:
+                output.finish(blobs[self.own.blob_index].blob_id)
+            path = None
+            if not options.inline_meta:
+                bootstrap = self._bootstrap(root, nodes, plan, blobs)
+                path = write_bootstrap(bootstrap, options)
+            return BuildResult(
+                [blob.blob_id for blob in blobs], writer.size if self.own else None, path
+            )
+
+    def _tree(self) -> TreeNode:
+        options = self.options
+        spec = options.whiteout_spec
+        layered = options.parent_bootstrap is not None
+
+        def is_left_out(node: TreeNode) -> bool:
+            take_opaque_mark(node, spec)
+            return not layered and is_whiteout(node, spec)
+
+        source = os.fsencode(options.source.resolve())
+        root = tree_from_directory(source, options.explicit_uid_gid, is_left_out)
+        if options.parent_bootstrap is not None:
+            parent = load_parent(options.parent_bootstrap, options, self.chunks)
+            self.blobs.extend(parent.blobs)
+            root = merge_layers(parent.root, root, spec)
+        return root
+
+    def _pack(self, nodes: list[TreeNode], plan: PrefetchPlan, writer: BlobWriter) -> None:
+        options = self.options
+        packer = Packer(
+            self.chunks,
+            writer,
+            chunk_size=options.chunk_size,
+            compressor=options.compressor,
+            digester=options.digester,
+            chunk_crc=options.revision.chunk_crc,
+            add_chunks=self._add_chunks,
+            progress=self.progress,
+        )
+        packed: dict[object, TreeNode] = {}
+        others: list[TreeNode] = []
+
+        def unpacked(files: list[TreeNode]) -> list[TreeNode]:
+            wanted = []
+            for node in files:
+                if node.size == 0 or node.is_lower or not node.is_regular:
+                    continue
+                if node.identity is None or packed.setdefault(node.identity, node) is node:
+                    wanted.append(node)
+                else:
+                    others.append(node)
+            return wanted
+
+        first = unpacked(plan.files)
+        if first:
+            packer.pack(first)
+            self.prefetch_bytes = self.chunks.compressed_end
+        chosen = {node.index for node in plan.files}
+        packer.pack(unpacked([node for node in nodes if node.index not in chosen]))
+        for node in others:
+            node.first_reference = packed[node.identity].first_reference
+            node.chunk_count = packed[node.identity].chunk_count
+
+    def _add_chunks(
+        self, digests: list[bytes], sizes: list[int], crcs: list[int] | None
+    ) -> list[int]:
+        if self.chunks.own_blob_index < 0:
+            self._claim_own_blob()
+        return self.chunks.add_chunks(digests, sizes, crcs)
+
+    def _claim_own_blob(self) -> None:
+        options = self.options
+        self.chunks.claim_own_blob(len(self.blobs))
+        features = BlobFeature.CAP_TAR_TOC
+        if options.inline_meta:
+            features |= BlobFeature.INLINED_FS_META | BlobFeature.HAS_TAR_HEADER
+        if options.blob_toc:
+            features |= BlobFeature.HAS_TOC | BlobFeature.HAS_TAR_HEADER
+        self.own = BlobInfo(
+            blob_index=len(self.blobs),
+            blob_id=options.blob_id,
+            meta_blob_id=options.blob_id,
+            chunk_size=options.chunk_size,
+            chunk_count=0,
+            compressor=options.compressor,
+            digester=options.digester,
+            features=features,
+            compressed_size=0,
+            data_size=0,
+            uncompressed_size=0,
+        )
+        self.blobs.append(self.own)
+
+    def _section(self, name: str, data: bytes, writer: BlobWriter) -> None:
+        """Append a section and, where sections are headed, the tar header behind it."""
+        writer.write([data])
+        assert self.own is not None
+        if self.own.features & BlobFeature.HAS_TAR_HEADER:
+            writer.write([tar_header(name, len(data))])
+
+    def _end_data(self, writer: BlobWriter) -> None:
+        """What follows the chunk data: its header, the CI array, the digests."""
+        if self.own is None:
+            return
+        chunks, options = self.chunks, self.options
+        features = self.own.features
+        data_size = writer.size
+        if features & BlobFeature.HAS_TAR_HEADER:
+            writer.write([tar_header(BLOB_SECTION, data_size)])
+        if options.blob_toc:
+            writer.flush()
+            self.toc.append(
+                toc_entry(
+                    BLOB_SECTION,
+                    Compressor.NONE,
+                    writer.hash.digest(),
+                    0,
+                    data_size,
+                    chunks.uncompressed_end,
+                )
+            )
+        self.own = replace(
+            self.own,
+            chunk_count=chunks.own_chunk_count,
+            uncompressed_size=chunks.uncompressed_end,
+            data_size=data_size,
+        )
+        if options.version == 6:
+            self._write_meta(writer)
+
+    def _write_meta(self, writer: BlobWriter) -> None:
+        assert self.own is not None
+        chunks, options = self.chunks, self.options
+        features = self.own.features | BlobFeature.ALIGNED
+        if options.blob_toc:
+            features |= BlobFeature.INLINED_CHUNK_DIGEST
+        plain = chunks.ci_array()
+        follows = options.revision.ci_follows_compressor
+        compressor, stored = compress_meta(
+            options.compressor if follows else Compressor.ZSTD, plain
+        )
+        offset = writer.size
+        header = ci_header(
+            int(features),
+            int(compressor),
+            chunks.own_chunk_count,
+            offset,
+            len(stored),
+            len(plain),
+        )
+        self.own = replace(
+            self.own,
+            features=features,
+            ci_compressor=compressor,
+            ci_offset=offset,
+            ci_compressed_size=len(stored),
+            ci_uncompressed_size=len(plain),
+        )
+        self._section(CI_SECTION, stored + header, writer)
+        if options.blob_toc:
+            self._toc_of(CI_SECTION, compressor, plain, offset, len(stored))
+            self._toc_of(
+                CI_HEADER_SECTION, Compressor.NONE, header, offset + len(stored), len(header)
+            )
+            digests = chunks.digests()
+            self._toc_of(DIGEST_SECTION, Compressor.NONE, digests, writer.size, len(digests))
+            self._section(DIGEST_SECTION, digests, writer)
+
+    def _toc_of(
+        self, name: str, compressor: Compressor, plain: bytes, offset: int, size: int
+    ) -> None:
+        digest = hashlib.sha256(plain).digest()
+        self.toc.append(toc_entry(name, compressor, digest, offset, size, len(plain)))
+
+    def _inline(self, bootstrap: bytes, writer: BlobWriter) -> None:
+        """Append the bootstrap to the blob, which there is then even without data."""
+        if self.own is None:
+            self._claim_own_blob()
+        compressor, stored = compress_meta(
+            Compressor.ZSTD if self.options.blob_toc else Compressor.NONE, bootstrap
+        )
+        if self.options.blob_toc:
+            self._toc_of(BOOTSTRAP_SECTION, compressor, bootstrap, writer.size, len(stored))
+        self._section(BOOTSTRAP_SECTION, stored, writer)
+
+    def _end_blob(self, writer: BlobWriter) -> None:
+        """Append the table of contents; afterwards the blob is complete."""
+        if self.own is not None and self.options.blob_toc:
+            toc = b"".join(self.toc)
+            header = tar_header(TOC_SECTION, len(toc))
+            writer.write([toc, header])
+            self.own = replace(
+                self.own,
+                toc_size=len(toc) + TAR_HEADER_SIZE,
+                toc_digest=hashlib.sha256(toc + header).digest(),
+            )
+        writer.flush()
+
+    def _described(self, writer: BlobWriter, inline: bool) -> list[BlobInfo]:
+        """The blob table; with *inline* as a bootstrap says it that goes into the blob itself."""
+        blobs = list(self.blobs)
+        if self.own is None:
+            return blobs
+        blob_id = self.options.blob_id
+        if not blob_id:
+            blob_id = INLINE_BLOB_ID if inline else writer.hash.hexdigest()
+        readahead = 0
+        if self.options.prefetch_policy == PrefetchPolicy.BLOB:
+            readahead = min(self.prefetch_bytes, READAHEAD_MAX)
+        blobs[self.own.blob_index] = replace(
+            self.own,
+            blob_id=blob_id,
+            meta_blob_id=blob_id,
+            compressed_size=writer.size,
+            prefetch_size=readahead,
+        )
+        return blobs
+
+    def _bootstrap(
+        self,
+        root: TreeNode,
+        nodes: list[TreeNode],
+        plan: PrefetchPlan,
+        blobs: list[BlobInfo],
+    ) -> bytes:
+        options = self.options
+        settings = ImageSettings(
+            chunk_size=options.chunk_size,
+            compressor=options.compressor,
+            digester=options.digester,
+            explicit_uid_gid=options.explicit_uid_gid,
+            revision=options.revision,
+            blobs=blobs,
+        )
+        table = plan.table if options.prefetch_policy == PrefetchPolicy.FS else []
+        if options.version == 6:
+            return bytes(write_v6(root, nodes, self.chunks, settings, table))
+        set_digests(nodes, self.chunks, options.digester)
+        return bytes(write_v5(nodes, self.chunks, settings, table))
+
+
+def set_digests(nodes: list[TreeNode], chunks: ChunkTable, digester: Digester) -> None:
+    """Fill in the digest tree of v5: *nodes* in index order, so children come after parents."""
+    nothing = digest_of(digester, b"")
+    for node in reversed(nodes):
+        if node.children is not None:
+            node.digest = digest_of(digester, b"".join([child.digest for child in node.children]))
+        elif node.target:
+            node.digest = digest_of(digester, node.target)
+        elif node.chunk_count:
+            node.digest = digest_of(
+                digester, chunks.file_digests(node.first_reference, node.chunk_count)
+            )
+        else:
+            node.digest = nothing
+
+
+def write_bootstrap(bootstrap: bytes, options: CreateOptions) -> Path:
+    """Write the bootstrap to the path it was given, else to the blob directory by its digest."""
+    with OutputFile(options.bootstrap, options.blob_dir) as output:
+        output.write([bootstrap])
+        return output.finish(hashlib.sha256(bootstrap).hexdigest())
+
+
+def create_image(options: CreateOptions, progress: Progress | None = None) -> BuildResult:
+    """Make the image that *options* describe; `BuildError` says why not."""
+    return ImageBuild(options, progress).run()
