@@ -41,8 +41,9 @@ def copy_tree(copy: Path) -> None:
 
 
 def build(copy: Path, settings: dict[str, str]) -> None:
-    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "-j", "2"]
-    subprocess.run(command, cwd=copy, env=os.environ | settings, check=True)
+    subprocess.run(
+        [sys.executable, "dev/build.py", copy], cwd=ROOT, env=os.environ | settings, check=True
+    )
 
 
 def runtime_library(name: str) -> str:
