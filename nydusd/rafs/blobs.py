@@ -128,7 +128,7 @@ _DIGESTER_FLAGS = (
     (SuperblockFlag.DIGEST_BLAKE3, Digester.BLAKE3),
     (SuperblockFlag.DIGEST_SHA256, Digester.SHA256),
 )
-_KNOWN_FLAGS = 0
+_KNOWN_FLAGS = SuperblockFlag.RESERVED.value
 for _flag in SuperblockFlag:
     _KNOWN_FLAGS |= _flag.value
 _INCOMPATIBLE_FEATURES = 0xF000  # bits that a reader which does not know them must not pass over
@@ -150,7 +150,7 @@ def algorithms_of_flags(version: int, flags: int) -> Algorithms:
 
     v6 demands exactly one of each; v5 takes the first, lz4_block and blake3 when there is none.
     """
-    if flags & ~(_KNOWN_FLAGS | SuperblockFlag.RESERVED):
+    if flags & ~_KNOWN_FLAGS:
         _refuse(version, f"superblock flags {flags:#x} have unknown bits")
     compressors = [compressor for flag, compressor in _COMPRESSOR_FLAGS if flags & flag]
     digesters = [digester for flag, digester in _DIGESTER_FLAGS if flags & flag]

@@ -64,7 +64,8 @@ def is_bootstrap(head: bytes) -> bool:
 
 
 def _open(file: Mapping, path: Path, *, out_of_blob: bool, validate: bool) -> Bootstrap:
-    head = file.read(0, min(file.size, _MAGIC_V6_OFFSET + len(_MAGIC_V6)))
+    head_size = min(file.size, _MAGIC_V6_OFFSET + len(_MAGIC_V6))
+    head = file.read(0, head_size) if head_size else b""
     if not is_bootstrap(head):
         raise BootstrapError(
             f"{path}: neither a RAFS v5 nor a RAFS v6 bootstrap, nor a blob that ends with one: "

@@ -93,7 +93,7 @@ cdef class BlobMeta:
         self.version2 = bool(blob.features & BlobFeature.CHUNK_INFO_V2)
         self.separate = bool(blob.features & BlobFeature.SEPARATE)
         needed = blob.chunk_count * (CI_ENTRY_V2_SIZE if self.version2 else CI_ENTRY_V1_SIZE)
-        if file.at(0, needed) == NULL:
+        if needed and file.at(0, needed) == NULL:
             raise BlobCorrupt(
                 f"blob {blob.blob_id}: the table of its {blob.chunk_count} chunks takes {needed} "
                 f"bytes, {file.size} are there"

@@ -137,7 +137,7 @@ cdef class Bootstrap:
         cdef ChunkSpan found[SPANS_AT_A_TIME]
         cdef uint32_t count = 0
         cdef uint32_t i
-        cdef uint64_t step
+        cdef uint64_t step, piece, beyond
         cdef uint64_t file_size = self.stat(ino).size
         cdef uint64_t left = 0
         cdef int rc
@@ -146,16 +146,19 @@ cdef class Bootstrap:
         check(self.spans(ino, offset, 0, found, SPANS_AT_A_TIME, &count), "chunks of inode %d", ino)
         step = <uint64_t>self.chunk_size * (SPANS_AT_A_TIME // 2)
         while left:
-            step = min(step, left)
-            rc = self.spans(ino, offset, step, found, SPANS_AT_A_TIME, &count)
+            piece = min(step, left)
+            beyond = (offset + piece) % self.chunk_size
+            if beyond < piece < left:       # stop between two chunks
+                piece -= beyond
+            rc = self.spans(ino, offset, piece, found, SPANS_AT_A_TIME, &count)
             if rc == -E2BIG and step > 1:   # holes, or chunks smaller than most
                 step //= 2
                 continue
             check(rc, "chunks of inode %d at %d", ino, offset)
             records = [span_record(&found[i]) for i in range(count)]
             yield from records
-            offset += step
-            left -= step
+            offset += piece
+            left -= piece
 
     def following_spans(self, uint64_t ino, uint64_t end, uint64_t limit_bytes):
         """Whole chunks that lie in the blob behind a read of *ino* that stopped at *end*."""
