@@ -56,6 +56,7 @@ def test_every_attribute_is_what_the_manifest_says(reference_images: Path) -> No
         for name, expected in manifest.items():
             ino = inos[name]
             expected.pop("sha256", None)
+            assert ino == inos[expected.pop("same_as", name)], (image.name, name)
             assert shown(bootstrap, ino) == expected, (image.name, name)
             assert bootstrap.find(os.fsencode(name)) == ino
 
