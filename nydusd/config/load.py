@@ -28,7 +28,7 @@ MOST_KEY_DOTS: Final = 16
 _TOML_TEXT_OR_COMMENT: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|' + r"'[^'\n]*'|#[^\n]*")
 _TOML_KEY_END: Final = re.compile(r"[=,{}\[\]\n]")
 
-# The reference's words for the three outcomes; clients and tests look for them.
+# The reference's words for what can come out; clients and tests look for them.
 UNPARSABLE: Final = "failed to parse configuration information"
 INVALID: Final = "invalid configuration"
 UNSUPPORTED: Final = "unsupported configuration"  # ours: the reference has all its own features
@@ -86,8 +86,7 @@ def examine(data: bytes | str) -> Report:
     raw_bytes = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     text = _decode(raw_bytes, findings)
     if text is None:
-        too_big = len(raw_bytes) > MOST_BYTES
-        return _report(None, "", findings, TOO_BIG if too_big else UNPARSABLE)
+        return _report(None, "", findings, UNPARSABLE)
     raw, syntax = _parse_json(text)
     if not syntax:
         if isinstance(raw, dict) and _is_version_2(raw):
@@ -137,7 +136,7 @@ def _report(config: Config | None, kind: str, findings: Findings, invalid: str) 
     if not errors:
         reason = ""
     elif findings.malformed:
-        reason = TOO_BIG if invalid == TOO_BIG else UNPARSABLE
+        reason = UNPARSABLE
     else:
         reason = invalid if findings.invalid else UNSUPPORTED
     return Report(None if errors else config, kind, reason, errors, tuple(findings.warnings))
