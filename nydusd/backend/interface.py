@@ -1,0 +1,47 @@
+"""What every source of blob bytes offers: a reader for a blob id, a byte range from a reader.
+
+Backends know nothing of what is in a blob. `open_backend` makes one from the configuration.
+Readers are called by many threads at a time and wait without the GIL.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class BlobReader(ABC):
+    """One blob, to be read in ranges."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of the blob; `BackendError` when that cannot be found out."""
+
+    @abstractmethod
+    def read_into(self, buffer: Buffer, offset: int) -> None:
+        """Fill the writable *buffer* with the bytes at *offset*.
+
+        `BackendError` when not every byte could be had: the end of the blob inside the range is
+        an error too. The content of *buffer* is undefined then.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the reader holds; nobody reads any more."""
+
+
+class BlobBackend(ABC):
+    """Where the blobs of an image come from."""
+
+    @abstractmethod
+    def reader(self, blob_id: str) -> BlobReader:
+        """A reader for *blob_id*, which is not trusted; `BackendError` when there is no such blob.
+
+        The caller closes it.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing of their own
+        """Give back what the backend holds beside its readers."""
