@@ -1,0 +1,13 @@
+from os import PathLike
+from typing import Self, final
+
+@final
+class BlobFile:
+    path: str | PathLike[str]
+    size: int
+    def __new__(cls, path: str | PathLike[str], size: int, read_only: bool = False) -> Self: ...
+    def close(self) -> None: ...
+    @property
+    def keeps(self) -> bool: ...
+
+def has_data(path: str | PathLike[str], size: int) -> bool: ...

@@ -1,0 +1,42 @@
+import logging
+from collections.abc import Callable
+from typing import Self, final
+
+from nydusd.backend.interface import BlobReader
+from nydusd.base.counters import Counters
+from nydusd.cache.blobfile import BlobFile
+from nydusd.cache.chunkmap import ChunkMap
+from nydusd.rafs.blobmeta import BlobMeta
+from nydusd.rafs.blobs import BlobInfo
+
+logger: logging.Logger
+COUNTER_NAMES: tuple[str, ...]
+
+@final
+class CachedBlob:
+    info: BlobInfo
+    chunks: ChunkMap
+    file: BlobFile | None
+    reader: BlobReader
+    counters: Counters
+    compressed: bool
+    validate: bool
+    recheck: bool
+    def __new__(
+        cls,
+        info: BlobInfo,
+        reader: BlobReader,
+        chunks: ChunkMap,
+        file: BlobFile | None,
+        *,
+        describe: Callable[[BlobReader], BlobMeta] | None = None,
+        meta: BlobMeta | None = None,
+        digests: bytes = b"",
+        compressed: bool = False,
+        validate: bool = False,
+        recheck: bool = False,
+    ) -> Self: ...
+    def close(self) -> None: ...
+    def load_description(self) -> None: ...
+    @property
+    def complete(self) -> bool: ...

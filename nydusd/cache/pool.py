@@ -1,0 +1,329 @@
+"""Open blobs by what they are: shared between mounts, closed when the last one gives them back.
+
+The one place that puts reader, chunk map, data file and blob meta of a blob together. `daemon` owns
+one pool and asks it for a `Device` for each mount, on its control thread; the lock is for others.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nydusd.backend.open import open_backend
+from nydusd.base.errors import CacheError, ConfigError, UnsupportedError
+from nydusd.cache.blobfile import BlobFile, has_data
+from nydusd.cache.cached_blob import CachedBlob
+from nydusd.cache.chunkmap import (
+    ChunkMap,
+    copy_chunk_map,
+    open_chunk_map,
+    promises_data,
+)
+from nydusd.cache.device import Device
+from nydusd.cache.sidecars import chunk_digests, fetch_blob_meta, kept_blob_meta
+from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nydusd.backend.interface import BlobBackend, BlobReader
+    from nydusd.config.model import Backend, Cache
+    from nydusd.rafs.blobmeta import BlobMeta
+    from nydusd.rafs.bootstrap import Bootstrap
+
+logger = logging.getLogger("nydusd")
+
+NO_CACHE_TYPES = ("", "dummycache")
+FILE_CACHE_TYPES = ("blobcache", "filecache")
+CHUNKS_MAX = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """What of the cache section decides how one blob is kept."""
+
+    folder: Path | None  # None: nothing is kept
+    compressed: bool
+    validate: bool
+    use_chunk_map: bool
+
+
+def cache_policy(cache: Cache) -> CachePolicy:
+    """*cache* as far as blobs care; `ConfigError` and `UnsupportedError` for what cannot be."""
+    if cache.type in NO_CACHE_TYPES:
+        return CachePolicy(None, False, cache.validate, False)
+    if cache.type == "fscache":
+        raise UnsupportedError("cache type fscache is not in this version yet")
+    if cache.type not in FILE_CACHE_TYPES:
+        raise ConfigError(
+            f"cache type {cache.type!r} is not known; known: blobcache, filecache, dummycache"
+        )
+    if cache.filecache is None:
+        raise ConfigError(f"cache type {cache.type}: the cache directory (work_dir) is not set")
+    if cache.filecache.enable_encryption or cache.filecache.enable_convergent_encryption:
+        raise UnsupportedError("an encrypted cache is not in this version yet")
+    folder = Path(cache.filecache.work_dir)
+    return CachePolicy(
+        folder, cache.compressed, cache.validate, not cache.filecache.disable_indexed_map
+    )
+
+
+class BlobPool:
+    """Open blobs and backends of one process."""
+
+    def __init__(self, open_backend: Callable[[Backend], BlobBackend] = open_backend) -> None:
+        self._open_backend = open_backend
+        self._lock = threading.Lock()
+        # Guarded by the lock: key -> [object, how many hold it].
+        self._backends: dict[Any, list[Any]] = {}
+        self._blobs: dict[Any, list[Any]] = {}
+
+    def open_device(
+        self, bootstrap: Bootstrap, backend: Backend, cache: Cache, batch_size: int = 0
+    ) -> Device:
+        """A device for every blob of *bootstrap*; its `close` gives the blobs back.
+
+        *batch_size*: bytes of one request with what is fetched along, 0 = exactly what is read.
+        `UnsupportedError` for images that this version cannot serve, `BackendError` for a blob that
+        is not there, `CacheError` for a cache file of another blob.
+        """
+        refuse_unsupported(bootstrap.blobs)
+        policy = cache_policy(cache)
+        held: list[Any] = []
+        blobs: list[CachedBlob | None] = []
+        try:
+            with self._lock:
+                source = self._take(
+                    self._backends, backend, lambda: self._open_backend(backend), held
+                )
+                for info in bootstrap.blobs:
+                    key = (backend, policy, info)
+                    blobs.append(
+                        self._take(
+                            self._blobs,
+                            key,
+                            lambda info=info: open_blob(info, source, policy),  # type: ignore[misc]
+                            held,
+                        )
+                        if has_chunks(info)
+                        else None
+                    )
+        except BaseException:
+            self._give_back(held)
+            raise
+        return Device(blobs, batch_size, lambda: self._give_back(held))
+
+    def _take(
+        self, table: dict[Any, list[Any]], key: object, make: Callable[[], Any], held: list[Any]
+    ) -> Any:  # noqa: ANN401 - a backend or a blob
+        row = table.get(key)
+        if row is None:
+            row = table[key] = [make(), 0]
+        row[1] += 1
+        held.append((table, key))
+        return row[0]
+
+    def _give_back(self, held: list[Any]) -> None:
+        closing = []
+        with self._lock:
+            for table, key in reversed(held):
+                row = table[key]
+                row[1] -= 1
+                if row[1] == 0:
+                    del table[key]
+                    closing.append(row[0])
+            held.clear()
+        for thing in closing:
+            thing.close()
+
+    def blobs(self) -> list[CachedBlob]:
+        """The blobs that are open now."""
+        with self._lock:
+            return [row[0] for row in self._blobs.values()]
+
+
+def open_device(
+    bootstrap: Bootstrap, backend: Backend, cache: Cache, batch_size: int = 0
+) -> Device:
+    """A device with blobs of its own, for programs with one image; see `BlobPool.open_device`."""
+    return BlobPool().open_device(bootstrap, backend, cache, batch_size)
+
+
+def has_chunks(info: BlobInfo) -> bool:
+    """Whether anything can be read of the blob; one without chunks need not exist anywhere."""
+    return info.chunk_count > 0 or not info.has_chunk_map
+
+
+def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> CachedBlob:
+    """One blob of *backend* with its cache files as *policy* has it."""
+    reader = backend.reader(info.blob_id)
+    file: BlobFile | None = None
+    try:
+        folder = made_folder(policy.folder)
+        chunks, file = open_files(info, policy, folder)
+        describe = meta = None
+        if info.ci_compressed_size:
+            describe = blob_meta_source(info, backend, folder)
+            meta = kept_blob_meta(info, meta_path(folder, info)) if folder else None
+        digests = digests_of(info, backend, policy, folder)
+        return CachedBlob(
+            info,
+            reader,
+            chunks,
+            file,
+            describe=describe,
+            meta=meta,
+            digests=digests,
+            compressed=policy.compressed,
+            # v5 has digests in the bootstrap; v6 in the blob, if at all.
+            validate=policy.validate and (info.version == 5 or bool(digests)),
+            recheck=file is not None and not keeps_map(info, policy),
+        )
+    except BaseException:
+        reader.close()
+        if file is not None:
+            file.close()
+        raise
+
+
+def made_folder(folder: Path | None) -> Path | None:
+    """*folder*, made with its parents; None when there is none and none can be made."""
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        logger.warning("cache directory %s cannot be made: %s; reads go on without", folder, exc)
+        return None
+    return folder
+
+
+def meta_path(folder: Path, info: BlobInfo) -> Path:
+    """Where the blob's CI array is kept."""
+    return folder / f"{info.blob_id}.blob.meta"
+
+
+def blob_meta_source(
+    info: BlobInfo, backend: BlobBackend, folder: Path | None
+) -> Callable[[BlobReader], BlobMeta]:
+    """What gets the blob's CI array when it is first needed, from whichever blob holds it."""
+    path = meta_path(folder, info) if folder else None
+
+    def describe(reader: BlobReader) -> BlobMeta:
+        if info.meta_blob_id == info.blob_id:
+            return fetch_blob_meta(info, reader, path)
+        meta_reader = backend.reader(info.meta_blob_id)
+        try:
+            return fetch_blob_meta(info, meta_reader, path)
+        finally:
+            meta_reader.close()
+
+    return describe
+
+
+def digests_of(
+    info: BlobInfo, backend: BlobBackend, policy: CachePolicy, folder: Path | None
+) -> bytes:
+    """The digest table of a blob that is to be validated and has one, else nothing."""
+    wanted = policy.validate and info.ci_compressed_size > 0
+    if not wanted or not info.features & BlobFeature.INLINED_CHUNK_DIGEST:
+        return b""
+    reader = backend.reader(info.meta_blob_id)
+    try:
+        return chunk_digests(info, reader, folder)
+    finally:
+        reader.close()
+
+
+# --- chunk map and data file
+
+
+def keeps_map(info: BlobInfo, policy: CachePolicy) -> bool:
+    """Whether ready bits are kept in a file."""
+    return policy.use_chunk_map and info.has_chunk_map and info.chunk_count > 0
+
+
+def in_memory_map(info: BlobInfo) -> ChunkMap:
+    """Bits of this process alone; where the count is unknown, as many as the blob has bytes."""
+    return ChunkMap(info.chunk_count or min(info.uncompressed_size or CHUNKS_MAX, CHUNKS_MAX))
+
+
+def open_files(
+    info: BlobInfo, policy: CachePolicy, folder: Path | None
+) -> tuple[ChunkMap, BlobFile | None]:
+    """The blob's chunk map and data file; in a directory that cannot be written, what is there."""
+    if folder is None:
+        return in_memory_map(info), None
+    path = data_path(folder, info, policy.compressed)
+    size = info.data_size if policy.compressed else info.uncompressed_size
+    map_path = folder / f"{info.blob_id}.blob.data.chunk_map"
+    if not keeps_map(info, policy):
+        return in_memory_map(info), open_data(path, size)
+    other = data_path(folder, info, not policy.compressed)
+    if other.exists():
+        raise CacheError(
+            f"{other} is there: a cache directory is compressed or it is not, and the chunk map "
+            "is the same; use another work_dir, or remove the files of this blob"
+        )
+    # The map is read first: who makes both makes the data file first, and is not taken for stale.
+    if promises_data(map_path) and not has_data(path, size):
+        drop_stale(map_path, path)
+    file = open_data(path, size)
+    if file is None:
+        return in_memory_map(info), None
+    try:
+        return open_map(info, map_path, file), file
+    except BaseException:
+        file.close()
+        raise
+
+
+def data_path(folder: Path, info: BlobInfo, compressed: bool) -> Path:
+    """Where the blob's bytes are kept."""
+    return folder / f"{info.blob_id}.blob.{'raw' if compressed else 'data'}"
+
+
+def drop_stale(map_path: Path, path: Path) -> None:
+    """Take a chunk map away that promises bytes which its data file cannot have, and that file.
+
+    Other daemons of the directory keep both, unlinked, and go on; the map goes first, so that at no
+    time a fresh data file stands beside the old map (docs/decisions/0011).
+    """
+    logger.warning("%s promises more than %s holds: both are made anew", map_path, path)
+    try:
+        map_path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise CacheError(
+            f"{map_path} promises more than {path} holds and cannot be removed ({exc}): remove "
+            "both, or use another work_dir"
+        ) from exc
+
+
+def open_data(path: Path, size: int) -> BlobFile | None:
+    """The data file, read-only where it must be; None when there is none and none can be made."""
+    try:
+        return BlobFile(path, size)
+    except OSError as exc:
+        reason = exc
+    try:
+        file = BlobFile(path, size, read_only=True)
+    except (OSError, CacheError):
+        logger.warning("%s cannot be made: %s; reads go on without", path, reason)
+        return None
+    logger.warning("%s cannot be written: %s; what it has is used", path, reason)
+    return file
+
+
+def open_map(info: BlobInfo, path: Path, file: BlobFile) -> ChunkMap:
+    """The chunk map, in memory where its file cannot be written."""
+    if file.keeps:
+        try:
+            return open_chunk_map(path, info.chunk_count)
+        except OSError as exc:
+            logger.warning("chunk map %s cannot be used: %s; it stays in memory", path, exc)
+            return in_memory_map(info)
+    return copy_chunk_map(path, info.chunk_count)

@@ -1,0 +1,205 @@
+"""The small files beside a blob's data: `.blob.meta`, `.blob.toc`, `.blob.digest`.
+
+Each is fetched once, verified, kept in the cache directory for the next start and for other
+daemons, and held in memory alone where the directory cannot be written. Formats and rules:
+rafs-format, local cache files. Any thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nydusd.base.errors import BlobCorrupt
+from nydusd.base.mapping import Mapping
+from nydusd.codec.compression import decompress
+from nydusd.rafs.blobmeta import HEADER_SIZE, BlobMeta, header_difference, plain_file_size
+from nydusd.rafs.toc import check_stored_toc, find_sections, open_section, tail_size
+
+if TYPE_CHECKING:
+    from nydusd.backend.interface import BlobReader
+    from nydusd.rafs.blobs import BlobInfo
+
+logger = logging.getLogger("nydusd")
+
+PLAIN_BYTES_MAX = 1 << 30  # of a CI array: 44 million chunks; more is a hostile blob table
+DIGEST_BYTES = 32
+TOC_UNIT = 128  # bytes of an entry; the tar header behind the entries is four
+TOC_BYTES_MIN = 512
+TOC_BYTES_MAX = 4096
+DIGEST_SECTION = "blob.digest"
+
+
+def read_range(reader: BlobReader, offset: int, size: int) -> bytes:
+    """*size* bytes at *offset* of a blob; `BackendError` when they cannot be had."""
+    buffer = bytearray(size)
+    reader.read_into(buffer, offset)
+    return bytes(buffer)
+
+
+# --- .blob.meta
+
+
+def kept_blob_meta(info: BlobInfo, path: Path) -> BlobMeta | None:
+    """The CI array in the cache file *path*, mapped; None when it is not (yet) this blob's."""
+    size = plain_file_size(info)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.fstat(fd).st_size != size:
+            return None
+        header = os.pread(fd, HEADER_SIZE, size - HEADER_SIZE)
+        if header_difference(header, info) is not None:
+            return None
+        return BlobMeta(Mapping(fd), info)
+    finally:
+        os.close(fd)
+
+
+def fetch_blob_meta(info: BlobInfo, reader: BlobReader, path: Path | None) -> BlobMeta:
+    """The CI array from the blob behind *reader*, kept at *path* (None: in memory alone).
+
+    `BlobCorrupt` when the blob's tail is not what the blob table says of it.
+    """
+    if path is not None:
+        kept = kept_blob_meta(info, path)
+        if kept is not None:
+            return kept
+    plain, header = read_blob_meta(info, reader)
+    if path is not None:
+        try:
+            write_blob_meta(path, plain, header, plain_file_size(info))
+            kept = kept_blob_meta(info, path)
+        except OSError as exc:
+            logger.warning("%s cannot be kept, it stays in memory: %s", path, exc)
+            kept = None
+        if kept is not None:
+            return kept
+    return BlobMeta(Mapping.of_bytes(plain), info)
+
+
+def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:
+    """Plain CI array and header as the blob has them, checked against the blob table."""
+    where = f"blob {info.meta_blob_id}: its table of chunks"
+    if info.ci_uncompressed_size > PLAIN_BYTES_MAX or info.ci_compressed_size > PLAIN_BYTES_MAX:
+        raise BlobCorrupt(f"{where} is said to have {info.ci_uncompressed_size} bytes")
+    stored = read_range(reader, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
+    array, header = stored[: info.ci_compressed_size], stored[info.ci_compressed_size :]
+    difference = header_difference(header, info)
+    if difference is not None:
+        raise BlobCorrupt(f"{where} is not the one of the bootstrap: {difference}")
+    return decompress(info.ci_compressor, array, info.ci_uncompressed_size), header
+
+
+def write_blob_meta(path: Path, plain: bytes, header: bytes, size: int) -> None:
+    """Write content first, header last: a valid header says that the file is complete.
+
+    A file of the right size is written in place, as others may have it mapped; one of another
+    size is nobody's and makes room for a new one.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o644)
+    try:
+        if os.fstat(fd).st_size not in (0, size):
+            os.close(fd)
+            fd = -1
+            path.unlink(missing_ok=True)
+            fd = os.open(path, flags, 0o644)
+        os.ftruncate(fd, size)
+        write_all(fd, plain, 0)
+        os.fsync(fd)
+        write_all(fd, header, size - HEADER_SIZE)
+        os.fsync(fd)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write *data* whole; `OSError` when the disk takes no more."""
+    rest = memoryview(data)
+    while rest:
+        n = os.pwrite(fd, rest, offset)
+        rest = rest[n:]
+        offset += n
+
+
+# --- .blob.toc and .blob.digest
+
+
+def chunk_digests(info: BlobInfo, reader: BlobReader, folder: Path | None) -> bytes:
+    """The 32-byte digests of the blob's chunks in chunk order, checked against the ToC.
+
+    `BlobCorrupt` when the blob has no such table or it is not what the ToC says.
+    """
+    toc = kept_toc(info, folder) or fetch_toc(info, reader, folder)
+    section = find_sections(toc, reader.size()).get(DIGEST_SECTION)
+    if section is None:
+        raise BlobCorrupt(f"blob {info.meta_blob_id}: its table of contents lists no chunk digests")
+    if section.uncompressed_size != info.chunk_count * DIGEST_BYTES:
+        raise BlobCorrupt(
+            f"blob {info.meta_blob_id}: its digest table has {section.uncompressed_size} bytes "
+            f"for {info.chunk_count} chunks"
+        )
+    path = folder / f"{info.blob_id}.blob.digest" if folder else None
+    if path is not None and section.digest:
+        kept = read_file(path, section.uncompressed_size)
+        if kept is not None and hashlib.sha256(kept).digest() == section.digest:
+            return kept
+    plain = open_section(section, read_range(reader, section.offset, section.compressed_size))
+    if path is not None:
+        write_by_rename(path, plain, f"{info.blob_id}.blob.toc_downloading")
+    return plain
+
+
+def kept_toc(info: BlobInfo, folder: Path | None) -> bytes | None:
+    """The blob's tail in the cache directory when it may be trusted."""
+    if folder is None:
+        return None
+    toc = read_file(folder / f"{info.blob_id}.blob.toc", TOC_BYTES_MAX)
+    if toc is None or len(toc) <= TOC_BYTES_MIN or len(toc) % TOC_UNIT:
+        return None
+    try:
+        check_stored_toc(toc, info.toc_digest if info.toc_size else b"")
+        return toc if find_sections(toc, 1 << 62) else None
+    except BlobCorrupt:
+        return None
+
+
+def fetch_toc(info: BlobInfo, reader: BlobReader, folder: Path | None) -> bytes:
+    """The blob's tail: exactly ToC and header when the size is known, else the last 4096 bytes."""
+    blob_size = reader.size()
+    size = info.toc_size or tail_size(blob_size)
+    if size > blob_size:
+        raise BlobCorrupt(f"blob {info.meta_blob_id}: {blob_size} bytes, {size} of them a ToC")
+    toc = read_range(reader, blob_size - size, size)
+    check_stored_toc(toc, info.toc_digest if info.toc_size else b"")
+    if folder is not None and TOC_BYTES_MIN < size <= TOC_BYTES_MAX:
+        name = f"{info.blob_id}.blob.toc"
+        write_by_rename(folder / name, toc, f"{name}_downloading")
+    return toc
+
+
+def read_file(path: Path, size_max: int) -> bytes | None:
+    """The file's bytes, None when it cannot be read or is longer than *size_max*."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(size_max + 1)
+    except OSError:
+        return None
+    return data if len(data) <= size_max else None
+
+
+def write_by_rename(path: Path, data: bytes, temporary: str) -> None:
+    """Put *data* at *path* in one step; a directory that cannot be written is logged only."""
+    draft = path.with_name(temporary)
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as exc:
+        logger.warning("%s cannot be kept: %s", path, exc)

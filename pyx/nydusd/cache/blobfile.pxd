@@ -1,0 +1,27 @@
+# The data file of one blob in the cache: mapped for hits, written by fetches.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nydusd.cache.target cimport ReadTarget
+
+cdef class BlobFile:
+    cdef readonly object path
+    cdef readonly uint64_t size     # bytes, final from the start; 0 = not known, not mapped
+    cdef int fd                     # owned; -1 when closed
+    cdef uint8_t *base              # owned mapping, never touched by user space; NULL when empty
+    cdef uint64_t served            # atomic: bytes mapped in by hits since the last trim, about
+    cdef int writable               # atomic: fetches may keep their bytes here
+    cdef bint counted               # one of the open mappings that share the resident budget
+
+    cdef int fit(self) except -1
+    cdef int map(self) except -1
+    cdef void drop(self) noexcept nogil
+    cdef void count_mapped(self, uint64_t n) noexcept nogil
+
+    # Append *n* bytes at *off* to *target*; 0, -EIO outside the file or no room in the target,
+    # -ENODATA the file is shorter than it was (only with copy_only: then it has been looked at)
+    cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil
+    # exactly *n* bytes; 0, -ENODATA the file is shorter, -errno
+    cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
+    # 0, -EROFS not to be written, -errno
+    cdef int store(self, uint64_t off, const uint8_t *data, uint64_t n) noexcept nogil
+    cdef void stop_writing(self) noexcept nogil

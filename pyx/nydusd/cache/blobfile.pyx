@@ -1,0 +1,190 @@
+"""The data file of one blob in the cache: `.blob.data` or `.blob.raw`.
+
+Hits are answered straight from a read-only mapping that only the kernel reads (a writev to
+/dev/fuse): a file cut under it gives EFAULT there, no signal here. Everything else goes through
+pread and pwrite. The length is final from the start. Any thread; opening and closing by one.
+"""
+
+import os
+
+from libc.errno cimport EINTR, EIO, ENODATA, ENOSPC, EROFS, errno
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from posix.unistd cimport close, pread, pwrite
+
+cimport cython
+
+from nydusd.cache.target cimport ReadTarget, add_room, add_segment
+
+from nydusd.base.errors import CacheError, check
+
+
+cdef extern from "<sys/mman.h>" nogil:
+    void *mmap(void *, size_t, int, int, int, long)
+    int munmap(void *, size_t)
+    int madvise(void *, size_t, int)
+    void *MAP_FAILED
+    int PROT_READ, MAP_SHARED, MADV_DONTNEED
+
+cdef extern from *:
+    """
+    static inline uint64_t sum_add(uint64_t *p, uint64_t n)
+        { return __atomic_add_fetch(p, n, __ATOMIC_RELAXED); }
+    static inline uint64_t sum_load(const uint64_t *p)
+        { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+    static inline void sum_store(uint64_t *p, uint64_t v)
+        { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    static inline int switch_load(const int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void switch_store(int *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    """
+    uint64_t sum_add(uint64_t *, uint64_t) noexcept nogil
+    uint64_t sum_load(const uint64_t *) noexcept nogil
+    void sum_store(uint64_t *, uint64_t) noexcept nogil
+    int switch_load(const int *) noexcept nogil
+    void switch_store(int *, int) noexcept nogil
+
+cdef enum:
+    FAULT_AROUND_BYTES = 1 << 16    # what one fault maps in (Linux: fault_around_bytes)
+    # Pages that hits have mapped in count as resident memory of the daemon: all files together
+    # may hold this much, in even shares, before a share is unmapped (they stay in page cache).
+    MAPPED_BYTES = 4 << 20
+    SHARE_BYTES_MIN = 1 << 18
+
+cdef uint64_t open_mappings = 0     # atomic
+
+
+@cython.final
+cdef class BlobFile:
+    """The file at *path* with *size* bytes: made, or extended when it is shorter.
+
+    With *read_only* it is opened as it is. `CacheError` when it is longer, or shorter and
+    read-only; `OSError` when it cannot be opened or extended.
+    """
+
+    def __cinit__(self, path, uint64_t size, bint read_only=False):
+        self.path = path
+        self.size = size
+        self.base = NULL
+        self.served = 0
+        self.writable = not read_only
+        self.counted = False
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC if read_only else
+                          os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.fit()
+        self.map()
+
+    cdef int fit(self) except -1:
+        """Hold the file against its length; a shorter one is extended, sparse."""
+        length = os.fstat(self.fd).st_size
+        if self.size == 0:
+            return 0        # nobody knows it (v5 without extended blob table)
+        if length > self.size or (length < self.size and not self.writable):
+            raise CacheError(
+                f"cache file {self.path} has {length} bytes, {self.size} are due: it is of another "
+                f"blob; remove it and its chunk map while no daemon uses the directory")
+        if length < self.size:
+            os.ftruncate(self.fd, self.size)
+        return 0
+
+    cdef int map(self) except -1:
+        cdef void *base
+        if self.size == 0:
+            return 0
+        base = mmap(NULL, self.size, PROT_READ, MAP_SHARED, self.fd, 0)
+        if base == MAP_FAILED:
+            check(-errno, "mmap of %s", self.path)
+        self.base = <uint8_t *>base
+        self.counted = True
+        sum_add(&open_mappings, 1)
+        return 0
+
+    def __dealloc__(self):
+        self.drop()
+
+    def close(self):
+        """Unmap and close; nobody may hold a segment of it any more."""
+        self.drop()
+
+    cdef void drop(self) noexcept nogil:
+        if self.base != NULL:
+            munmap(self.base, self.size)
+            self.base = NULL
+        if self.counted:
+            sum_add(&open_mappings, <uint64_t>-1)
+            self.counted = False
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+
+    cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil:
+        cdef uint8_t *room
+        if off > self.size or n > self.size - off:
+            return -EIO
+        if target.copy_only or self.base == NULL:
+            room = add_room(target, n)
+            return -EIO if room == NULL else self.load(off, room, n)
+        self.count_mapped(n)
+        return add_segment(target, self.base + off, n)
+
+    cdef void count_mapped(self, uint64_t n) noexcept nogil:
+        """Unmap the pages of earlier hits once this file's share of the budget is used up."""
+        cdef uint64_t share
+        cdef uint64_t total = sum_add(&self.served, FAULT_AROUND_BYTES if n < FAULT_AROUND_BYTES
+                                      else n)
+        if total < SHARE_BYTES_MIN:
+            return
+        share = MAPPED_BYTES // (sum_load(&open_mappings) or 1)
+        if total >= (share if share > SHARE_BYTES_MIN else SHARE_BYTES_MIN):
+            sum_store(&self.served, 0)
+            madvise(self.base, self.size, MADV_DONTNEED)
+
+    cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil:
+        cdef int64_t done
+        while n > 0:
+            done = pread(self.fd, out, n, off)
+            if done < 0 and errno == EINTR:
+                continue
+            if done <= 0:
+                return -ENODATA if done == 0 else -errno
+            out += done
+            off += done
+            n -= done
+        return 0
+
+    cdef int store(self, uint64_t off, const uint8_t *data, uint64_t n) noexcept nogil:
+        cdef int64_t done
+        if not switch_load(&self.writable):
+            return -EROFS
+        if self.size > 0 and (off > self.size or n > self.size - off):
+            return -EIO         # a longer file would be refused at the next open
+        while n > 0:
+            done = pwrite(self.fd, data, n, off)
+            if done < 0 and errno == EINTR:
+                continue
+            if done <= 0:
+                return -ENOSPC if done == 0 else -errno
+            data += done
+            off += done
+            n -= done
+        return 0
+
+    cdef void stop_writing(self) noexcept nogil:
+        switch_store(&self.writable, 0)
+
+    @property
+    def keeps(self):
+        """Whether fetched bytes may be written here."""
+        return switch_load(&self.writable) != 0
+
+
+def has_data(path, uint64_t size):
+    """Whether the file at *path* can hold what a chunk map promises.
+
+    False when it is missing, shorter than *size*, or without one allocated block: deleted, cut,
+    or made anew by somebody after it was deleted.
+    """
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return state.st_size >= size and (state.st_blocks > 0 or size == 0)

@@ -1,0 +1,54 @@
+# One blob: what is known of its chunks, which are here, and where the others come from.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nydusd.base.counters cimport Counters
+from nydusd.cache.blobfile cimport BlobFile
+from nydusd.cache.chunkmap cimport ChunkMap
+from nydusd.cache.plan cimport Chunk
+from nydusd.cache.target cimport ReadTarget
+from nydusd.rafs.blobmeta cimport BlobMeta, ChunkPlace
+from nydusd.rafs.bootstrap cimport ChunkSpan
+
+cdef enum:
+    # of CachedBlob.counters
+    COUNT_HITS = 0          # reads answered from the cache file
+    COUNT_HIT_BYTES = 1
+    COUNT_MISSES = 2        # reads answered by a fetch
+    COUNT_REQUESTS = 3      # asked of the backend
+    COUNT_BACKEND_BYTES = 4
+    COUNT_PREFETCH_REQUESTS = 5     # of COUNT_REQUESTS
+    COUNT_PREFETCH_BYTES = 6
+    COUNT_KEPT_BYTES = 7    # written to the cache file
+    COUNT_CORRUPT = 8       # chunks that did not pass their check
+
+cdef class CachedBlob:
+    cdef readonly object info       # BlobInfo
+    cdef readonly ChunkMap chunks
+    cdef readonly BlobFile file     # None: nothing is kept (dummycache)
+    cdef readonly object reader     # BlobReader
+    cdef readonly Counters counters
+    cdef readonly bint compressed   # the file keeps stored bytes
+    cdef readonly bint validate     # digests are checked, at fetch and at each read
+    cdef readonly bint recheck      # no chunk map: what the file has counts when its digest matches
+    cdef bint direct                # ready chunks are answered straight from the file
+    cdef BlobMeta meta              # set once, before `described`; None for v5
+    cdef int described              # atomic: places of chunks can be told
+    cdef object describe            # makes `meta`; None for v5
+    cdef object lock                # one thread at a time runs `describe`
+    cdef object digests             # owner of digest_table
+    cdef const uint8_t *digest_table    # borrowed from `digests`; 32 bytes a chunk, or NULL
+    cdef set reported               # chunks whose corruption has been logged
+    cdef bint disk_reported         # a failure to keep bytes has been logged
+
+    # READ_DONE the chunk is here, READ_MISSING, READ_CLAIMED, -EIO
+    cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil
+    # 0, -EIO the span and the image do not agree or the chunk is absurd, -ENOTSUP
+    cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil
+    cdef int check_place(self, const ChunkPlace *place) noexcept nogil
+    # 0, -ENODATA the file was cut: the blob is not trusted any more, -EIO
+    cdef int answer(self, const ChunkSpan *span, ReadTarget *target) noexcept nogil
+    # the cache file was cut: nothing of it counts, nothing is written to it
+    cdef void lose_file(self) noexcept nogil
+    # the CI array is there when this returns; raises when it cannot be had
+    cdef int need_description(self) except -1
+    cdef int note_disk(self, int code) except -1

@@ -1,0 +1,178 @@
+"""One blob of an image: what is known of its chunks, which are on local disk, and the rest's origin.
+
+Shared by every mount that uses the blob (cache.pool). Knows no backend's kind and no inode. The
+side without the GIL answers what is here; `cache.fetch` gets what is not. Any thread.
+"""
+
+import logging
+import os
+import threading
+
+from libc.errno cimport EINVAL, EIO, ENODATA
+from libc.stdint cimport uint8_t, uint64_t
+
+cimport cython
+
+from nydusd.base.counters cimport Counters
+from nydusd.cache.blobfile cimport BlobFile
+from nydusd.cache.chunkmap cimport ChunkMap
+from nydusd.cache.target cimport READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget
+from nydusd.rafs.blobmeta cimport BlobMeta, ChunkPlace
+from nydusd.rafs.bootstrap cimport (
+    CHUNK_BATCH, CHUNK_ENCRYPTED, SPAN_DIRECT, SPAN_PLACED, ChunkSpan,
+)
+
+
+cdef extern from "<errno.h>" nogil:
+    int ENOTSUP
+
+cdef extern from *:
+    """
+    static inline int described_load(const int *p)
+        { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void described_store(int *p, int v)
+        { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    """
+    int described_load(const int *) noexcept nogil
+    void described_store(int *, int) noexcept nogil
+
+cdef enum:
+    DIGEST_BYTES = 32
+    # Chunks are at most 16 MiB (rafs-format: superblock, chunk size); stored bytes may be a little
+    # more (encryption, the upper bound of eStargz). Hostile sizes are refused, not allocated.
+    PLAIN_BYTES_MAX = 1 << 24
+    STORED_BYTES_MAX = (1 << 24) + (1 << 20)
+
+logger = logging.getLogger("nydusd")
+
+COUNTER_NAMES = (
+    "hits", "hit_bytes", "misses", "backend_requests", "backend_bytes", "prefetch_requests",
+    "prefetch_bytes", "kept_bytes", "corrupt_chunks",
+)
+
+
+@cython.final
+cdef class CachedBlob:
+    """The blob that *info* describes, read through *reader*.
+
+    *file* is None when nothing is kept. *describe* makes the `BlobMeta` (v6) when it is first
+    needed, unless *meta* has it already; both None: places come with the spans (v5). *digests*: the
+    chunk digest table, or empty. The blob closes file and reader.
+    """
+
+    def __cinit__(self, info, reader, ChunkMap chunks, BlobFile file, *, describe=None,
+                  BlobMeta meta=None, bytes digests=b"", bint compressed=False,
+                  bint validate=False, bint recheck=False):
+        self.info = info
+        self.reader = reader
+        self.chunks = chunks
+        self.file = file
+        self.counters = Counters(*COUNTER_NAMES)
+        self.compressed = compressed
+        self.validate = validate
+        self.recheck = recheck
+        self.direct = file is not None and not (compressed or validate) and file.size > 0
+        self.describe = describe
+        self.meta = meta
+        self.described = describe is None or meta is not None
+        self.lock = threading.Lock()
+        self.digests = digests
+        self.digest_table = NULL
+        if digests:
+            if <uint64_t>len(digests) < <uint64_t>chunks.count * DIGEST_BYTES:
+                raise ValueError("the digest table is shorter than the chunks")
+            self.digest_table = <const uint8_t *><const char *>self.digests
+        self.reported = set()
+        self.disk_reported = False
+
+    cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil:
+        cdef ChunkPlace place
+        cdef int rc
+        if span.flags & SPAN_DIRECT:
+            return -EIO     # refused at open
+        if not described_load(&self.described):
+            return READ_MISSING
+        rc = self.place(span, &place)
+        if rc != 0:
+            return rc
+        if self.direct and self.chunks.is_ready(span.chunk_index):
+            return READ_DONE
+        if not impatient and self.chunks.is_claimed(span.chunk_index):
+            return READ_CLAIMED
+        return READ_MISSING
+
+    cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil:
+        cdef int rc
+        if span.chunk_index >= self.chunks.count:
+            return -EIO
+        if span.flags & SPAN_PLACED:
+            out.compressed_offset = span.compressed_offset
+            out.uncompressed_offset = span.uncompressed_offset
+            out.compressed_size = span.compressed_size
+            out.uncompressed_size = span.uncompressed_size
+            out.flags = span.chunk_flags
+            out.crc32 = span.crc32
+        else:
+            rc = self.meta.chunk(span.chunk_index, out) if self.meta is not None else -EIO
+            if rc != 0:
+                return -EIO if rc == -EINVAL else rc
+            if out.uncompressed_offset != span.uncompressed_offset:
+                return -EIO
+        if (span.offset > out.uncompressed_size
+                or span.length > out.uncompressed_size - span.offset):
+            return -EIO
+        return self.check_place(out)
+
+    cdef int check_place(self, const ChunkPlace *place) noexcept nogil:
+        """-EIO for sizes that no chunk has and offsets that leave the numbers."""
+        if place.flags & (CHUNK_ENCRYPTED | CHUNK_BATCH):
+            return -ENOTSUP
+        if place.uncompressed_size > PLAIN_BYTES_MAX or place.compressed_size > STORED_BYTES_MAX:
+            return -EIO
+        if place.uncompressed_offset >> 62 or place.compressed_offset >> 62:
+            return -EIO
+        return 0
+
+    cdef int answer(self, const ChunkSpan *span, ReadTarget *target) noexcept nogil:
+        cdef int rc = self.file.read(span.uncompressed_offset + span.offset, span.length, target)
+        if rc == -ENODATA:
+            self.lose_file()
+        return rc
+
+    cdef void lose_file(self) noexcept nogil:
+        # Not extended or written again: other daemons of the directory share the chunk map, and
+        # would read the holes of a file that somebody cut and we made long again.
+        self.file.stop_writing()
+        self.chunks.distrust()
+
+    cdef int need_description(self) except -1:
+        if described_load(&self.described):
+            return 0
+        with self.lock:
+            if not self.described:
+                self.meta = self.describe(self.reader)
+                described_store(&self.described, 1)
+        return 0
+
+    cdef int note_disk(self, int code) except -1:
+        """Say once that fetched bytes could not be kept; reads go on without."""
+        if not self.disk_reported:
+            self.disk_reported = True
+            logger.warning("blob %s: fetched data cannot be kept in %s: %s; reads go on",
+                           self.info.blob_id, self.file.path, os.strerror(-code))
+        return 0
+
+    def close(self):
+        """Close reader and file; nobody reads any more."""
+        self.reader.close()
+        if self.file is not None:
+            self.file.close()
+
+    def load_description(self):
+        """Get the CI array now instead of at the first read; raises when it cannot be had."""
+        self.need_description()
+
+    @property
+    def complete(self):
+        """Whether every chunk is on local disk."""
+        return self.file is not None and self.chunks.ready_count() == self.chunks.count

@@ -1,0 +1,70 @@
+# Getting the missing chunks of one blob, for one read or for prefetch.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nydusd.cache.cached_blob cimport CachedBlob
+from nydusd.cache.plan cimport Chunk, Range
+from nydusd.codec.compression cimport Piece
+from nydusd.rafs.blobmeta cimport ChunkPlace
+from nydusd.rafs.bootstrap cimport ChunkSpan
+
+cdef class Fetch:
+    cdef CachedBlob blob
+    cdef Chunk *chunks          # owned; sorted by place once `sort` has run
+    cdef uint32_t count
+    cdef uint32_t room
+    cdef uint32_t missing       # needed chunks that are not on local disk
+    cdef uint32_t wanted        # of these, the ones that this fetch gets
+    cdef Range *ranges          # owned; what has been had from the backend
+    cdef uint32_t range_count
+    cdef list stored            # bytearray of each range
+    cdef list buffers           # owners of every Chunk.plain
+    cdef uint32_t runs
+    cdef uint32_t cursor        # where `find` found the last one
+    cdef dict reasons           # chunk index -> why it is BAD
+    cdef bint aligned           # chunks begin on multiples of 4096 in the plain blob
+    cdef bint prefetching
+
+    cdef Chunk *add(self, uint32_t index, const ChunkPlace *place, const uint8_t *digest,
+                    uint32_t state) except NULL
+    cdef int need(self, const ChunkSpan *span) except -1
+    cdef int sort(self) except -1
+    # what the cache file answers is READY or PLAIN afterwards, the others count as missing
+    cdef int look_up(self) except -1
+    # claim what is missing, or take it *regardless* of who else has claimed it
+    cdef int claim(self, bint regardless) except -1
+    # claim neighbours that are not here while the range stays within *batch_size*; *following*
+    # for a blob without CI array
+    cdef int bring_along(self, uint64_t batch_size, const ChunkSpan *following,
+                         uint32_t following_count) except -1
+    # have the stored bytes of all that is wanted, and the plain ones of what is needed; raises
+    # what the read gets
+    cdef int get(self, uint64_t batch_size) except -1
+    cdef int decode_rest(self) except -1
+    # write to the cache file and set the bits; whether all that is wanted is there now
+    cdef bint keep(self) except -1
+    cdef const Chunk *find(self, uint32_t index) noexcept nogil
+    # give up every claim that is left; resumes who waits
+    cdef void release(self) noexcept nogil
+
+    cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
+    cdef bint from_cache(self, Chunk *chunk) except -1
+    cdef bint load(self, Chunk *chunk) except -1
+    cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
+                         const uint8_t *digest) except -1
+    cdef int get_range(self, const Range *wanted) except -1
+    cdef int get_exactly(self, uint32_t first, uint32_t count) except -1
+    cdef int read_range(self, const Range *wanted) except -1
+    cdef int lay_out(self, const Range *wanted) except -1
+    cdef bint is_pending(self, uint32_t i) noexcept nogil
+    cdef bint adjoins(self, uint32_t i) noexcept nogil
+    cdef int place_run(self, uint32_t start, uint32_t end) except -1
+    cdef int decode(self, uint32_t which, bint needed) except -1
+    cdef bint is_due(self, uint32_t i, bint needed) noexcept nogil
+    cdef uint32_t split(self, uint32_t which, bint needed, Piece *pieces,
+                        uint32_t *owners) except? 0xffffffff
+    cdef int check(self, Chunk *chunk) except -1
+    cdef int mark_bad(self, Chunk *chunk, str reason) except -1
+    cdef int raise_bad(self) except -1
+    cdef bint is_keepable(self, uint32_t i) noexcept nogil
+    cdef int store_run(self, uint32_t start, uint32_t end) except? -1
+    cdef const uint8_t *stored_bytes(self, const Chunk *chunk) except NULL
