@@ -28,6 +28,8 @@ MOST_KEY_DOTS: Final = 16
 _TOML_TEXT_OR_COMMENT: Final = re.compile(r'"(?:[^"\\\n]|\\.)*"|' + r"'[^'\n]*'|#[^\n]*")
 _TOML_KEY_END: Final = re.compile(r"[=,{}\[\]\n]")
 
+_V2_SECTIONS: Final = frozenset({"backend", "cache", "rafs", "overlay"})
+
 # The reference's words for what can come out; clients and tests look for them.
 UNPARSABLE: Final = "failed to parse configuration information"
 INVALID: Final = "invalid configuration"
@@ -91,8 +93,9 @@ def examine(data: bytes | str) -> Report:
     if not syntax:
         if isinstance(raw, dict) and _is_version_2(raw):
             return _report(read_v2(raw, findings), "version 2 JSON", findings, INVALID)
-        config = _read_v1_or_explain(raw, findings)
-        return _report(config, "version 1 JSON", findings, UNPARSABLE)
+        if isinstance(raw, dict) and "device" not in raw and raw.keys() & _V2_SECTIONS:
+            return _not_version_2(raw, findings, "a file without device")
+        return _report(read_v1(raw, findings), "version 1 JSON", findings, UNPARSABLE)
     if not text.strip():
         findings.syntax("the file is empty")
         return _report(None, "", findings, UNPARSABLE)
@@ -102,9 +105,7 @@ def examine(data: bytes | str) -> Report:
         findings.syntax(syntax if looks_like_json else toml_syntax)
         return _report(None, "", findings, UNPARSABLE)
     if not _is_version_2(raw):
-        came = "missing" if "version" not in raw else "not 2"
-        findings.syntax(f"version: {came}: a TOML file needs version = 2")
-        return _report(None, "", findings, UNPARSABLE)
+        return _not_version_2(raw, findings, "a TOML file")
     return _report(read_v2(raw, findings), "version 2 TOML", findings, INVALID)
 
 
@@ -147,13 +148,16 @@ def _is_version_2(raw: dict[str, Any]) -> bool:
     return isinstance(version, int) and not isinstance(version, bool) and version == VERSION_2
 
 
-def _read_v1_or_explain(raw: object, findings: Findings) -> Config | None:
-    """Version 1, or a hint that the file meant to be version 2."""
-    if isinstance(raw, dict) and "device" not in raw and raw.keys() & {"backend", "cache", "rafs"}:
-        came = "not 2" if "version" in raw else "missing"
-        findings.syntax(f"version: {came}: a file of version 2 needs version 2, one of 1 a device")
-        return None
-    return read_v1(raw, findings)
+def _not_version_2(raw: dict[str, Any], findings: Findings, what: str) -> Report:
+    """For *what* can only be version 2, and does not say that it is."""
+    version = raw.get("version")
+    if isinstance(version, int) and not isinstance(version, bool):
+        findings.bad_value("version", f"not 2, which {what} needs")
+    elif "version" in raw:
+        findings.wrong_kind("version", version, "2")
+    else:
+        findings.syntax(f"version: missing: {what} needs version 2")
+    return _report(None, "", findings, INVALID)
 
 
 def _decode(data: bytes, findings: Findings) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from nydusd.config.findings import Findings, printable
 
+MOST_TABLES: Final = 1000  # of a list; a megabyte could hold 300,000, and take seconds
+
 
 class Table(dict[str, Any]):
     """A JSON object that remembers which of its keys stood there more than once."""
@@ -186,9 +188,9 @@ def _read_key(key: Key, raw: Mapping[str, Any], path: str, findings: Findings, v
         findings.repeated(here)
     value = raw[name]
     if key.section is not None:
-        # A null section is an absent one, unless it must be there.
-        if value is None and str(version) not in key.required:
-            return default
+        # A section that may be absent altogether may also be null; one with defaults may not.
+        if value is None and default is None and str(version) not in key.required:
+            return None
         if key.later:
             findings.not_yet(here)
         return read_section(key.section, value, here, findings, version)
@@ -213,9 +215,11 @@ def _read_list(
     if not isinstance(value, list):
         findings.wrong_kind(path, value, "a list of tables")
         return ()
+    if len(value) > MOST_TABLES:
+        findings.bad_value(path, f"{len(value)} tables, at most {MOST_TABLES} are read")
     return tuple(
         read_section(section, item, f"{path}[{index}]", findings, version)
-        for index, item in enumerate(value)
+        for index, item in enumerate(value[:MOST_TABLES])
     )
 
 

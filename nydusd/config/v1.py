@@ -37,13 +37,14 @@ V1_CACHE: Final = Section(
         Key("config", ANY),
     ),
 )
+NO_CACHE: Final = {"type": "", "compressed": False, "validate": False, "config": None}
 V1_DEVICE: Final = Section(
     dict,
     (
         Key("id", TEXT, ""),
         Key("backend", section=V1_BACKEND, default={"type": None}, required="1"),
         Key("external_backends", sections=EXTERNAL_BACKEND, default=()),
-        Key("cache", section=V1_CACHE),
+        Key("cache", section=V1_CACHE, default=NO_CACHE),
     ),
 )
 V1_CONFIG: Final = Section(
@@ -62,7 +63,7 @@ def read_v1(raw: object, findings: Findings) -> model.Config:
     device: dict[str, Any] | None = top["device"]
     if device is None:
         return model.Config(rafs=rafs)
-    has_prefetch = isinstance(raw, dict) and raw.get("fs_prefetch") is not None
+    has_prefetch = isinstance(raw, dict) and "fs_prefetch" in raw
     # Without `fs_prefetch` the cache's copy says "all" and "off": clients see it in the API.
     prefetch = rafs.prefetch if has_prefetch else model.NO_PREFETCH._replace(prefetch_all=True)
     return model.Config(
@@ -92,9 +93,7 @@ def _backend(raw: dict[str, Any], findings: Findings) -> model.Backend | None:
     return backend
 
 
-def _cache(raw: dict[str, Any] | None, prefetch: model.Prefetch, findings: Findings) -> model.Cache:
-    if raw is None:
-        return model.Cache(prefetch=prefetch)
+def _cache(raw: dict[str, Any], prefetch: model.Prefetch, findings: Findings) -> model.Cache:
     path = "device.cache"
     cache = model.Cache(raw["type"], raw["compressed"], raw["validate"], prefetch)
     settings = raw["config"]
