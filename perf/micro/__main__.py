@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 
 from perf.measure import commit, machine
-from perf.micro import codec, rafs
+from perf.micro import cache, codec, rafs
 
-GROUPS = (codec, rafs)
+GROUPS = (cache, codec, rafs)
 
 
 def main() -> None:
