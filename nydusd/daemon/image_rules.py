@@ -4,7 +4,7 @@ Asked before a mount, and by `nydusd --check-config`, which mounts nothing.
 """
 
 from nydusd.base.errors import ConfigError
-from nydusd.config.model import FILE_CACHE_TYPES, Config
+from nydusd.config.model import Config
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.load import load_bootstrap
 
@@ -12,18 +12,14 @@ from nydusd.rafs.load import load_bootstrap
 def image_problems(bootstrap: Bootstrap, config: Config) -> list[str]:
     """Why *bootstrap* cannot be served with *config*, one line each; empty when it can.
 
-    The words are the reference's, which clients search logs for.
+    The words are the reference's, which clients search logs for. Unlike there, an image of version
+    6 is served without a local cache too.
     """
     problems = []
-    if bootstrap.version == 6:
-        if config.cache is None or config.cache.type not in FILE_CACHE_TYPES:
-            problems.append(
-                "Failed to configure device: Rafs v6 must have local blobcache configured"
-            )
-        if config.rafs is not None and config.rafs.validate:
-            problems.append(
-                "Failed to configure device: Rafs v6 doesn't support integrity validation yet"
-            )
+    if bootstrap.version == 6 and config.rafs is not None and config.rafs.validate:
+        problems.append(
+            "Failed to configure device: Rafs v6 doesn't support integrity validation yet"
+        )
     return problems
 
 

@@ -1,0 +1,112 @@
+"""Mounts: puts one image together, gives it a place in the tree, and takes it apart again.
+
+Each step of a mount is undone in reverse when a later one fails. Mounts and umounts run one after
+another (a lock stands for the control thread); readers do not notice.
+"""
+
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+
+from nydusd.base.errors import ConfigError, MountError
+from nydusd.cache.pool import BlobPool
+from nydusd.config.model import Config
+from nydusd.daemon.image_rules import image_problems
+from nydusd.fs.rafsfs import RafsFs
+from nydusd.fs.vfs import Vfs
+from nydusd.rafs.load import load_bootstrap
+
+logger = logging.getLogger("nydusd")
+
+
+class MountKind(Enum):
+    """What stands behind a mount, in the words of the mount API."""
+
+    RAFS = "rafs"
+    PASSTHROUGH = "passthrough_fs"
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """One mount as it was asked for; enough to repeat it in another process."""
+
+    kind: MountKind
+    source: str  # bootstrap path
+    config: Config = field(repr=False)
+    mountpoint: str  # absolute path in the tree of this daemon
+    prefetch_files: tuple[str, ...] = ()  # absolute paths in the image; none = as the image hints
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount that is served."""
+
+    request: MountRequest
+    slot: int
+    mounted_at: float  # seconds since the epoch
+    parts: ExitStack  # closes what the file system was made of
+
+
+class Mounts:
+    """All mounts of one daemon, over its mount table *vfs*."""
+
+    def __init__(self, vfs: Vfs, pool: BlobPool, start_time: float) -> None:
+        self._vfs = vfs
+        self._pool = pool
+        self._start_time = start_time  # shown for times that an image leaves at 0
+        self._mounts: dict[str, Mount] = {}  # guarded by self._lock
+        self._lock = threading.Lock()
+
+    def mount(self, request: MountRequest) -> None:
+        """Serve what *request* names; `MountError`, `ConfigError`, `BootstrapError`, ..."""
+        if request.kind is not MountKind.RAFS:
+            raise MountError(f"{request.kind.value} mounts are not in this version yet")
+        with self._lock, ExitStack() as undo:
+            if request.mountpoint in self._mounts:
+                raise MountError(f"{request.mountpoint} is mounted already")
+            filesystem = self._open_rafs(request, undo)
+            slot = self._vfs.mount(filesystem, request.mountpoint)
+            self._mounts[request.mountpoint] = Mount(request, slot, time.time(), undo.pop_all())
+        logger.info("Rafs filesystem mounted at %s", request.mountpoint)
+
+    def _open_rafs(self, request: MountRequest, undo: ExitStack) -> RafsFs:
+        """The file system of *request*; what it is made of is closed by *undo*."""
+        config = request.config
+        if config.backend is None or config.cache is None or config.rafs is None:
+            raise ConfigError("a mount needs the sections backend, cache and rafs")
+        bootstrap = load_bootstrap(request.source, validate=config.rafs.validate)
+        if problems := image_problems(bootstrap, config):
+            raise ConfigError("; ".join(problems), tuple(problems))
+        device = self._pool.open_device(
+            bootstrap, config.backend, config.cache, config.rafs.batch_size
+        )
+        undo.callback(device.close)
+        return RafsFs(
+            bootstrap,
+            device,
+            start_time=self._start_time,
+            enable_xattr=config.rafs.enable_xattr,
+            batch_size=config.rafs.batch_size,
+        )
+
+    def umount(self, mountpoint: str) -> None:
+        """Take *mountpoint* away and close its parts once no request is in flight there."""
+        with self._lock:
+            mount = self._mounts.pop(mountpoint, None)
+            if mount is None:
+                raise MountError(f"{mountpoint} is not mounted")
+            self._vfs.umount(mountpoint)
+            mount.parts.close()
+
+    def list(self) -> dict[str, Mount]:
+        """Mounts by their path, at this moment."""
+        with self._lock:
+            return dict(self._mounts)
+
+    def close(self) -> None:
+        """Umount everything."""
+        for mountpoint in self.list():
+            self.umount(mountpoint)
