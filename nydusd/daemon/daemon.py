@@ -79,7 +79,9 @@ def run(settings: Settings) -> int:
     end.install()
     daemon = Daemon(settings, end)
     daemon.start()
-    reason = end.wait()
-    logger.info("nydusd quits: %s", reason)
-    daemon.stop()
+    try:
+        reason = end.wait()
+        logger.info("nydusd quits: %s", reason)
+    finally:
+        daemon.stop()
     return 0

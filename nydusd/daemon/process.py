@@ -77,5 +77,9 @@ class EndRequest:
 
     def wait(self) -> str:
         """Sleep until somebody asks; the reason."""
-        os.eventfd_read(self._wake_fd)
-        return self.reason
+        while True:
+            try:
+                os.eventfd_read(self._wake_fd)
+            except InterruptedError:  # Python tries read(2) again after a signal, but not this
+                continue
+            return self.reason
