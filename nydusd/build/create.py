@@ -5,11 +5,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nydusd.build.create_options import CreateOptions
 from nydusd.build.from_directory import tree_from_directory
 from nydusd.build.lower import load_parent
 from nydusd.build.meta_compression import compress_meta
 from nydusd.build.output import OutputFile
-from nydusd.build.overlay import WhiteoutSpec, is_whiteout, merge_layers, take_opaque_mark
+from nydusd.build.overlay import is_whiteout, merge_layers, take_opaque_mark
 from nydusd.build.pack import BlobWriter, Packer, Progress
 from nydusd.build.prefetch import PrefetchPlan, PrefetchPolicy, plan_prefetch, read_patterns
 from nydusd.codec.digest import digest_of
@@ -32,36 +33,11 @@ from nydusd.rafs.write_chunks import ChunkTable
 from nydusd.rafs.write_tree import TreeNode, number_nodes
 from nydusd.rafs.write_v5 import write_v5
 from nydusd.rafs.write_v6 import write_v6
-from nydusd.rafs.writing import RELEASE_2_2, ImageSettings, Revision
+from nydusd.rafs.writing import ImageSettings
 
 INLINE_BLOB_ID = "x" * 64  # a bootstrap inside of its blob cannot tell the blob's id
 V6_ALIGNMENT = 4096
 READAHEAD_MAX = (1 << 32) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class CreateOptions:
-    """What an image is made from and how, as the command line says it."""
-
-    source: Path
-    bootstrap: Path | None = None
-    blob: Path | None = None
-    blob_dir: Path | None = None
-    blob_id: str = ""
-    inline_meta: bool = False
-    blob_toc: bool = False
-    version: int = 6
-    compressor: Compressor = Compressor.ZSTD
-    digester: Digester = Digester.BLAKE3
-    chunk_size: int = 1 << 20  # bytes
-    aligned_chunk: bool = False
-    explicit_uid_gid: bool = True
-    whiteout_spec: WhiteoutSpec = WhiteoutSpec.OCI
-    prefetch_policy: PrefetchPolicy = PrefetchPolicy.NONE
-    prefetch_patterns: tuple[bytes, ...] = ()  # lines
-    parent_bootstrap: Path | None = None
-    chunk_dict: Path | None = None
-    revision: Revision = RELEASE_2_2
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +178,9 @@ class ImageBuild:
         )
         self.blobs.append(self.own)
 
-    def _section(self, name: str, data: bytes, writer: BlobWriter) -> None:
+    def _section(self, name: str, data: bytes, writer: BlobWriter, *, in_id: bool = True) -> None:
         """Append a section and, where sections are headed, the tar header behind it."""
-        writer.write([data])
+        writer.write([data], in_id=in_id)
         assert self.own is not None
         if self.own.features & BlobFeature.HAS_TAR_HEADER:
             writer.write([tar_header(name, len(data))])
@@ -275,7 +251,8 @@ class ImageBuild:
             )
             digests = chunks.digests()
             self._toc_of(DIGEST_SECTION, Compressor.NONE, digests, writer.size, len(digests))
-            self._section(DIGEST_SECTION, digests, writer)
+            in_id = options.revision.digests_in_id
+            self._section(DIGEST_SECTION, digests, writer, in_id=in_id)
 
     def _toc_of(
         self, name: str, compressor: Compressor, plain: bytes, offset: int, size: int

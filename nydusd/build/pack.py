@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nydusd.base.errors import BuildError
 from nydusd.build.node import shown
@@ -52,6 +53,14 @@ class Progress:
     bytes: int = 0  # plain
 
 
+class Job(NamedTuple):
+    """What the writing thread is given."""
+
+    buffers: list[memoryview | bytes]
+    done: Callable[[], None] | None
+    in_id: bool
+
+
 class BlobWriter:
     """Appends to the blob file and to its sha256, in a thread of its own."""
 
@@ -60,35 +69,39 @@ class BlobWriter:
         self.hash = hashlib.sha256()
         self.size = 0  # bytes handed over; what is written may lag behind
         self._error: BaseException | None = None
-        self._queue: queue.Queue[
-            tuple[list[memoryview | bytes], Callable[[], None] | None] | None
-        ] = queue.Queue(BATCHES_WAITING)
+        self._queue: queue.Queue[Job | None] = queue.Queue(BATCHES_WAITING)
         self._thread = threading.Thread(target=self._run, name="blob-writer", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
-            buffers, done = job
             if self._error is None:
                 try:
-                    self.output.write(buffers)
-                    for buffer in buffers:
+                    self.output.write(job.buffers)
+                    for buffer in job.buffers if job.in_id else ():
                         self.hash.update(buffer)
                 except BaseException as exc:  # raised again by the caller's
                     self._error = exc
-            if done is not None:
-                done()
+            if job.done is not None:
+                job.done()
             self._queue.task_done()
         self._queue.task_done()
 
     def write(
-        self, buffers: list[memoryview | bytes], done: Callable[[], None] | None = None
+        self,
+        buffers: list[memoryview | bytes],
+        done: Callable[[], None] | None = None,
+        *,
+        in_id: bool = True,
     ) -> None:
-        """Append *buffers* soon; *done* is called when they are not needed any more."""
+        """Append *buffers* soon; *done* is called when they are not needed any more.
+
+        Without *in_id* they are no part of the blob's sha256.
+        """
         if self._error is not None:
             raise self._error
         self.size += sum(map(len, buffers))
-        self._queue.put((buffers, done))
+        self._queue.put(Job(buffers, done, in_id))
 
     def flush(self) -> None:
         """Return when all is written; raises what went wrong."""
@@ -184,7 +197,8 @@ class Packer:
                 offset += length
                 if offset == node.size:
                     break
-        yield batch
+        if batch.files:
+            yield batch
 
     def _new_batch(self) -> Batch:
         buffer = self._free.get()

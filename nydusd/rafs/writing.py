@@ -31,6 +31,7 @@ class Revision:
     ci_follows_compressor: bool  # CI array stored with the blob's compressor, else with zstd
     link_specials: bool  # symlinks, devices, FIFOs and sockets with one inode share their ino
     root_counts: bool  # v5 inodes_count includes the root; v6: the root has a build number
+    digests_in_id: bool  # the blob's chunk digest table is part of what its id is the sha256 of
     prefetch_by_pattern: bool  # prefetch files in pattern order, else in path order
 
 
@@ -42,6 +43,7 @@ RELEASE_2_2 = Revision(
     ci_follows_compressor=False,
     link_specials=True,
     root_counts=False,
+    digests_in_id=False,
     prefetch_by_pattern=False,
 )
 HEAD = Revision(
@@ -52,6 +54,7 @@ HEAD = Revision(
     ci_follows_compressor=True,
     link_specials=False,
     root_counts=True,
+    digests_in_id=True,
     prefetch_by_pattern=True,
 )
 REVISIONS = {revision.name: revision for revision in (RELEASE_2_2, HEAD)}
