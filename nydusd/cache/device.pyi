@@ -6,6 +6,8 @@ from nydusd.cache.cached_blob import CachedBlob
 
 logger: logging.Logger
 
+def waiting_readers() -> int: ...
+
 @final
 class Device:
     blobs: tuple[CachedBlob | None, ...]

@@ -111,7 +111,7 @@ def write_blob_meta(path: Path, plain: bytes, header: bytes, size: int) -> None:
             path.unlink(missing_ok=True)
             fd = os.open(path, flags, 0o644)
         os.ftruncate(fd, size)
-        write_all(fd, plain, 0)
+        write_all(fd, plain.ljust(size - HEADER_SIZE, b"\0"), 0)
         os.fsync(fd)
         write_all(fd, header, size - HEADER_SIZE)
         os.fsync(fd)

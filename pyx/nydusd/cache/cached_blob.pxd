@@ -31,6 +31,7 @@ cdef class CachedBlob:
     cdef readonly bint validate     # digests are checked, at fetch and at each read
     cdef readonly bint recheck      # no chunk map: what the file has counts when its digest matches
     cdef bint direct                # ready chunks are answered straight from the file
+    cdef uint64_t plain_end         # end of the plain blob, on a multiple of 4096; 0 = not known
     cdef BlobMeta meta              # set once, before `described`; None for v5
     cdef int described              # atomic: places of chunks can be told
     cdef object describe            # makes `meta`; None for v5

@@ -1,4 +1,4 @@
-"""One blob of an image: what is known of its chunks, which are on local disk, and the rest's origin.
+"""One blob of an image: its chunks, which of them are on local disk, where the others come from.
 
 Shared by every mount that uses the blob (cache.pool). Knows no backend's kind and no inode. The
 side without the GIL answers what is here; `cache.fetch` gets what is not. Any thread.
@@ -38,6 +38,7 @@ cdef extern from *:
 
 cdef enum:
     DIGEST_BYTES = 32
+    PAGE_BYTES = 4096
     # Chunks are at most 16 MiB (rafs-format: superblock, chunk size); stored bytes may be a little
     # more (encryption, the upper bound of eStargz). Hostile sizes are refused, not allocated.
     PLAIN_BYTES_MAX = 1 << 24
@@ -72,6 +73,7 @@ cdef class CachedBlob:
         self.validate = validate
         self.recheck = recheck
         self.direct = file is not None and not (compressed or validate) and file.size > 0
+        self.plain_end = (info.uncompressed_size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         self.describe = describe
         self.meta = meta
         self.described = describe is None or meta is not None
@@ -131,6 +133,10 @@ cdef class CachedBlob:
             return -EIO
         if place.uncompressed_offset >> 62 or place.compressed_offset >> 62:
             return -EIO
+        if self.plain_end and (
+                place.uncompressed_offset > self.plain_end
+                or place.uncompressed_size > self.plain_end - place.uncompressed_offset):
+            return -EIO
         return 0
 
     cdef int answer(self, const ChunkSpan *span, ReadTarget *target) noexcept nogil:
@@ -163,8 +169,12 @@ cdef class CachedBlob:
         return 0
 
     def close(self):
-        """Close reader and file; nobody reads any more."""
+        """Close reader, files and mappings; nobody reads any more."""
         self.reader.close()
+        self.chunks.close()
+        if self.describe is not None:
+            described_store(&self.described, 0)
+            self.meta = None
         if self.file is not None:
             self.file.close()
 

@@ -176,6 +176,13 @@ cdef class ChunkMap:
         """Nothing is ready any more, for this process."""
         self.distrust()
 
+    def close(self):
+        """Unmap the file; nobody looks at the map any more."""
+        if self.file is not None:
+            self.distrust()
+            if pointer_load(&self.bits) == self.own:
+                self.file.close()
+
     def ready_count(self):
         """Chunks that are on local disk; walks the whole map."""
         cdef uint32_t i

@@ -54,6 +54,14 @@ cdef void undo(ReadTarget *target, const Mark *start) noexcept nogil:
         target.iov[start.iov_count - 1].iov_len = start.last
 
 
+cdef int waiting = 0        # reads inside `fetch`; guarded by the GIL
+
+
+def waiting_readers():
+    """Reads of this process that are being fetched right now; prefetch gives way to them."""
+    return waiting
+
+
 @cython.final
 cdef class Device:
     """The *blobs* of one image by blob index, None for a blob without chunks.
@@ -199,7 +207,9 @@ cdef class FetchedRead:
 
     cdef int run(self, const ChunkSpan *spans, uint32_t count, const ChunkSpan *following,
                  uint32_t following_count, ReadTarget *target) except? -1:
+        global waiting
         cdef Fetch fetch
+        waiting += 1
         try:
             self.collect(spans, count)
             if self.missing() == 0:
@@ -217,6 +227,7 @@ cdef class FetchedRead:
             self.get()
             return self.answer_and_keep(spans, count, target)
         finally:
+            waiting -= 1
             for fetch in self.fetches.values():
                 fetch.release()
 

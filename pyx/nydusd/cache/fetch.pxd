@@ -7,6 +7,17 @@ from nydusd.codec.compression cimport Piece
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
 
+# The stretch of a blob that one request may cover.
+cdef struct Window:
+    uint64_t start
+    uint64_t end
+    uint64_t plain          # bytes that come out, padding included
+    uint64_t batch_size
+
+cdef void open_window(Window *window, const ChunkPlace *place, uint64_t batch_size) noexcept nogil
+cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil
+cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil
+
 cdef class Fetch:
     cdef CachedBlob blob
     cdef Chunk *chunks          # owned; sorted by place once `sort` has run

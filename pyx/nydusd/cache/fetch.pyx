@@ -48,15 +48,10 @@ cdef enum:
 logger = logging.getLogger("nydusd")
 
 
-# The stretch of a blob that one request may cover.
-cdef struct Window:
-    uint64_t start
-    uint64_t end
-    uint64_t plain          # bytes that come out, padding included
-    uint64_t batch_size
-
-
-cdef void open_window(Window *window, const ChunkPlace *place) noexcept nogil:
+cdef void open_window(Window *window, const ChunkPlace *place,
+                      uint64_t batch_size) noexcept nogil:
+    window.batch_size = batch_size
+    window.plain = 0
     window.start = place.compressed_offset
     window.end = place.compressed_offset
     widen_window(window, place)
@@ -259,14 +254,12 @@ cdef class Fetch:
         cdef Window window
         if batch_size == 0 or self.blob.file is None:
             return 0
-        window.batch_size = batch_size
-        window.plain = 0
         next_needed = 0
         while next_needed < needed:
             if not self.chunks[next_needed].state & CHUNK_WANTED:
                 next_needed += 1
                 continue
-            open_window(&window, &self.chunks[next_needed].place)
+            open_window(&window, &self.chunks[next_needed].place, batch_size)
             index = self.chunks[next_needed].index
             next_needed += 1
             at = 0

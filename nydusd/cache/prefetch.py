@@ -1,0 +1,188 @@
+"""Filling the cache in the background: what the image or the operator names first, or everything.
+
+One `Prefetcher` serves one mount: some threads share one list of work, give way while readers wait
+for a fetch, and keep to a bandwidth. Order and limits: spec, prefetch. Started and closed by the
+thread that mounts.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+
+from nydusd.base.errors import BackendError, BlobCorrupt
+from nydusd.base.ratelimit import TokenBucket
+from nydusd.cache.device import waiting_readers
+from nydusd.cache.fill import fill_run, fill_spans, run_end
+from nydusd.codec.compression import warm_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from nydusd.cache.cached_blob import CachedBlob
+    from nydusd.cache.device import Device
+    from nydusd.config.model import Prefetch
+    from nydusd.rafs.records import Span
+
+logger = logging.getLogger("nydusd")
+
+BURST_BYTES = 16 << 20  # pass at once, however low the limit (the reference's)
+RETRIES_MAX = 32  # of one prefetcher
+RETRY_SECONDS = 1.0
+GIVE_WAY_SECONDS = 0.005  # between two looks whether readers still wait
+GIVE_WAY_LOOKS = 40  # then one request goes out all the same
+REQUEST_BYTES_MIN = 128 << 10
+SPANS_AT_A_TIME = 256
+SPAN_HOLE = 1
+
+# One request: what to call, which gives the bytes that it asked of the backend.
+Work = Callable[[], int]
+
+
+class Prefetcher:
+    """Fills the cache of *device* as *config* says; nothing runs before `start`.
+
+    *hinted*: spans to fetch first, in order, after each blob's own prefix; walked on a background
+    thread. *everything*: then all that is left (v6; for v5 *hinted* names every file).
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        config: Prefetch,
+        hinted: Iterable[Span] = (),
+        *,
+        everything: bool = False,
+    ) -> None:
+        self._blobs = [blob for blob in device.blobs if blob is not None and blob.file is not None]
+        self._by_index = {blob.info.blob_index: blob for blob in self._blobs}
+        self._batch_size = max(config.batch_size, REQUEST_BYTES_MIN)
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # guards _work and _running
+        self._work = self._all_work(hinted, everything)
+        self._retries = 0
+        self._running = 0
+        self._done = threading.Event()
+        self._bucket = (
+            TokenBucket(config.bandwidth_limit, max(BURST_BYTES, config.bandwidth_limit))
+            if config.bandwidth_limit
+            else None
+        )
+        self._threads = [
+            threading.Thread(target=self._run, name=f"prefetch-{number}", daemon=True)
+            for number in range(max(config.threads, 1))
+        ]
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._running = len(self._threads)
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop: what is on its way is finished, the rest dropped; at most *timeout* seconds."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether all work was done, or given up, within *timeout* seconds."""
+        return self._done.wait(timeout)
+
+    # --- what is to be done, in order
+
+    def _all_work(self, hinted: Iterable[Span], everything: bool) -> Iterator[Work]:
+        for blob in self._blobs:
+            if blob.info.prefetch_size and blob.info.ci_compressed_size:
+                yield from self._runs(blob, blob.info.prefetch_size)
+        yield from self._hinted_work(hinted)
+        if everything:
+            for blob in self._blobs:
+                if blob.info.ci_compressed_size:
+                    yield from self._runs(blob, blob.info.data_size)
+
+    def _runs(self, blob: CachedBlob, limit: int) -> Iterator[Work]:
+        """Requests for the chunks that begin in the first *limit* stored bytes."""
+        if not self._try(partial(describe, blob)):
+            return
+        first = 0
+        end = run_end(blob, first, self._batch_size, limit)
+        while end > first:
+            yield partial(fill_run, blob, first, end, self._batch_size)
+            first = end
+            end = run_end(blob, first, self._batch_size, limit)
+
+    def _hinted_work(self, hinted: Iterable[Span]) -> Iterator[Work]:
+        """Requests for runs of spans of one blob, each about as long as a request may be."""
+        spans = (span for span in hinted if not span.flags & SPAN_HOLE)
+        for index, run in groupby(spans, lambda span: span.blob_index):
+            blob = self._by_index.get(index)
+            if blob is None:
+                continue
+            while batch := self._take_batch(run):
+                yield partial(fill_spans, blob, batch, self._batch_size)
+
+    def _take_batch(self, spans: Iterator[Span]) -> list[Span]:
+        batch: list[Span] = []
+        size = 0
+        for span in islice(spans, SPANS_AT_A_TIME):
+            batch.append(span)
+            size += span.length
+            if size >= self._batch_size:
+                break
+        return batch
+
+    # --- the threads
+
+    def _run(self) -> None:
+        try:
+            warm_up()
+            while not self._stop.is_set():
+                with self._lock:
+                    work = next(self._work, None)
+                if work is None:
+                    return
+                self._give_way()
+                if not self._try(work):
+                    return
+        except Exception:
+            logger.exception("prefetch ends early")
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    self._done.set()
+
+    def _try(self, work: Work) -> bool:
+        """Do *work*, again after a pause when it fails; false when prefetch is to end."""
+        while not self._stop.is_set():
+            try:
+                size = work()
+            except (BackendError, BlobCorrupt) as exc:
+                if self._retries >= RETRIES_MAX:
+                    logger.warning("prefetch is given up after %d failures: %s", RETRIES_MAX, exc)
+                    self._stop.set()
+                    return False
+                self._retries += 1  # a lost update of two threads costs one retry more
+                logger.info("prefetch is tried again: %s", exc)
+                self._stop.wait(RETRY_SECONDS)
+            else:
+                return self._bucket is None or self._bucket.take(size, self._stop)
+        return False
+
+    def _give_way(self) -> None:
+        """Let readers that wait for a fetch go first, for a while."""
+        for _ in range(GIVE_WAY_LOOKS):
+            if waiting_readers() == 0 or self._stop.wait(GIVE_WAY_SECONDS):
+                return
+
+
+def describe(blob: CachedBlob) -> int:
+    """Have the CI array of *blob*: work of prefetch that is not counted against its bandwidth."""
+    blob.load_description()
+    return 0

@@ -1,0 +1,98 @@
+"""Bringing chunks to local disk that nobody waits for: the byte work of `cache.prefetch`.
+
+One call is one backend request, or few; it runs with the GIL on a thread of prefetch.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from nydusd.cache.cached_blob cimport CachedBlob
+from nydusd.cache.fetch cimport Fetch, Window, in_window, open_window, widen_window
+from nydusd.cache.span_reader cimport chunk_span
+from nydusd.rafs.blobmeta cimport ChunkPlace
+from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
+
+
+cdef uint64_t finish(Fetch fetch, uint64_t batch_size) except? 0:
+    """Have, decode and keep what *fetch* has claimed; bytes asked of the backend."""
+    cdef uint64_t size = 0
+    cdef uint32_t i
+    try:
+        fetch.sort()
+        fetch.get(batch_size)
+        fetch.decode_rest()
+        fetch.keep()
+    finally:
+        fetch.release()
+    for i in range(fetch.range_count):
+        size += fetch.ranges[i].size
+    return size
+
+
+def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t limit):
+    """Where the request that begins at chunk *first* of a blob with a CI array ends.
+
+    The chunk after its last one: chunks that are here are passed over, *batch_size* stored bytes
+    are the most, and no chunk begins at or after *limit*. *first* when nothing is left. The CI array
+    must be there (`CachedBlob.load_description`).
+    """
+    cdef ChunkPlace place
+    cdef Window window
+    cdef uint32_t index = first
+    cdef bint opened = False
+    if blob.meta is None or blob.file is None:
+        return first
+    while index < blob.chunks.count:
+        if blob.meta.chunk(index, &place) != 0:
+            return index + 1        # a broken entry: its readers get the error
+        if place.compressed_offset >= limit:
+            break
+        if not blob.chunks.is_ready(index):
+            if not opened:
+                open_window(&window, &place, batch_size)
+                opened = True
+            elif in_window(&window, &place):
+                widen_window(&window, &place)
+            else:
+                break
+        index += 1
+    return index
+
+
+def fill_run(CachedBlob blob, uint32_t first, uint32_t end, uint64_t batch_size):
+    """Fetch the chunks [*first*, *end*) of a blob with a CI array; bytes that were asked for.
+
+    Chunks that are here or claimed are passed over. `BackendError`.
+    """
+    cdef Fetch fetch = Fetch(blob, prefetching=True)
+    cdef ChunkPlace place
+    cdef uint32_t index
+    try:
+        for index in range(first, end):
+            if blob.meta.chunk(index, &place) == 0 and blob.check_place(&place) == 0:
+                fetch.take_along(index, &place, NULL)
+    except BaseException:
+        fetch.release()
+        raise
+    return finish(fetch, batch_size)
+
+
+def fill_spans(CachedBlob blob, list spans, uint64_t batch_size):
+    """Fetch the chunks of *spans* (`rafs.records.Span`, all of *blob*); bytes that were asked for.
+
+    Chunks that are here or claimed are passed over. `BackendError`, `BlobCorrupt`.
+    """
+    cdef Fetch fetch = Fetch(blob, prefetching=True)
+    cdef ChunkSpan span
+    cdef ChunkPlace place
+    blob.need_description()
+    if blob.file is None:
+        return 0
+    try:
+        for record in spans:
+            chunk_span(record, &span)
+            if not span.flags & SPAN_HOLE and blob.place(&span, &place) == 0:
+                fetch.take_along(span.chunk_index, &place, span.digest)
+    except BaseException:
+        fetch.release()
+        raise
+    return finish(fetch, batch_size)

@@ -1,0 +1,532 @@
+import errno
+import logging
+import os
+import struct
+import subprocess
+import threading
+
+import pytest
+import zstandard
+
+from nydusd.base.errors import CacheError
+from nydusd.cache.span_reader import read_spans
+from nydusd.rafs.blobs import Compressor
+from tests.cache.made import MadeBackend, MadeBlob, device, hole
+
+COMPRESSORS = [Compressor.NONE, Compressor.LZ4_BLOCK, Compressor.ZSTD]
+SIZES = [1, 4095, 4096, 4097, 70000, 100, 1 << 20, 3]
+
+
+def chunks(sizes=SIZES) -> list[bytes]:
+    """Chunks that shrink a little and differ from each other."""
+    return [(f"{i:5}".encode() * (size // 5 + 1))[:size] for i, size in enumerate(sizes)]
+
+
+def files(folder):
+    return sorted(path.name.partition(".")[2] for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("version", [5, 6])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_is_read_is_what_was_packed_cold_warm_and_reopened(
+    tmp_path, version, compressor, compressed
+):
+    blob = MadeBlob(chunks(), version, compressor)
+    backend = MadeBackend(blob)
+    for _ in range(2):
+        with_cache = device(blob, backend, tmp_path, 1 << 20, compressed=compressed)
+        for _ in range(2):
+            assert read_spans(with_cache, blob.spans()) == blob.content
+        with_cache.close()
+    assert sum(size for _, size in backend.data_requests(blob)) == blob.data_size
+    name = "blob.raw" if compressed else "blob.data"
+    expected = [name, "blob.data.chunk_map"] + (["blob.meta"] if version == 6 else [])
+    assert files(tmp_path) == sorted(expected)
+    kept = (tmp_path / f"{blob.blob_id}.{name}").read_bytes()
+    assert kept == (bytes(blob.data[: blob.data_size]) if compressed else blob.plain)
+
+
+def test_the_cache_files_are_those_of_the_format(tmp_path):
+    blob = MadeBlob(chunks([4096] * 10))
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    read_spans(with_cache, blob.spans()[4:])
+    kept = (tmp_path / f"{blob.blob_id}.blob.data.chunk_map").read_bytes()
+    assert kept == struct.pack("<4I", 0x424D4150, 1, 0x434D4150, 0).ljust(4096, b"\0") + b"\x0f\xc0"
+    meta = (tmp_path / f"{blob.blob_id}.blob.meta").read_bytes()
+    assert meta[: len(blob.ci)] == blob.ci
+    assert meta[4096:] == blob.data[-4096:]
+    with_cache.close()
+
+
+def test_a_hit_asks_nobody_and_is_counted(tmp_path):
+    blob = MadeBlob(chunks())
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path)
+    read_spans(with_cache, blob.spans())
+    requests = len(backend.requests)
+    before = with_cache.snapshot()
+    assert read_spans(with_cache, [blob.span(4, 100, 200)]) == blob.chunks[4][100:300]
+    after = with_cache.snapshot()
+    assert len(backend.requests) == requests
+    assert after["hits"] == before["hits"] + 1
+    assert after["hit_bytes"] == before["hit_bytes"] + 200
+    assert after["misses"] == before["misses"]
+    with_cache.close()
+
+
+def test_holes_are_zeros_between_what_is_there_and_what_is_fetched(tmp_path):
+    blob = MadeBlob(chunks([4096, 8192]))
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    read_spans(with_cache, [blob.span(0)])
+    spans = [hole(100), blob.span(0, 1, 10), hole(200000), blob.span(1, 8000, 192), hole(1)]
+    expected = bytes(100) + blob.chunks[0][1:11] + bytes(200000) + blob.chunks[1][8000:] + bytes(1)
+    assert read_spans(with_cache, spans) == expected
+    assert read_spans(with_cache, spans) == expected
+    assert read_spans(with_cache, [hole(5)]) == bytes(5)
+    with_cache.close()
+
+
+def test_one_chunk_twice_in_a_read_is_fetched_once(tmp_path):
+    blob = MadeBlob(chunks([4096]))
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path)
+    assert read_spans(with_cache, [blob.span(0), blob.span(0)]) == blob.chunks[0] * 2
+    assert len(backend.data_requests(blob)) == 1
+    with_cache.close()
+
+
+def test_without_a_batch_size_exactly_the_chunks_of_the_read_are_fetched(tmp_path):
+    blob = MadeBlob(chunks([4096] * 20), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 0)
+    read_spans(with_cache, [blob.span(3), blob.span(4), blob.span(9)])
+    assert backend.data_requests(blob) == [(3 * 4096, 8192), (9 * 4096, 4096)]
+    with_cache.close()
+
+
+def test_a_batch_brings_the_chunks_behind_along(tmp_path):
+    blob = MadeBlob(chunks([4096] * 100), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 160 << 10)
+    read_spans(with_cache, [blob.span(10)])
+    assert backend.data_requests(blob) == [(40960, 160 << 10)]
+    read_spans(with_cache, blob.spans()[10:50])
+    assert len(backend.data_requests(blob)) == 1
+    # what is here already is trimmed from the end of the next one
+    read_spans(with_cache, [blob.span(0)])
+    assert backend.data_requests(blob)[1] == (0, 40960)
+    with_cache.close()
+
+
+def test_v5_brings_along_what_the_bootstrap_says_follows(tmp_path):
+    blob = MadeBlob(chunks([4096] * 10), 5, Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 1 << 20)
+    assert read_spans(with_cache, [blob.span(2)], blob.spans()[3:6]) == blob.chunks[2]
+    assert backend.data_requests(blob) == [(8192, 16384)]
+    with_cache.close()
+
+
+def test_chunks_that_shrink_a_lot_do_not_bring_everything_along(tmp_path):
+    blob = MadeBlob([bytes(1 << 20)] * 30)
+    with_cache = device(blob, MadeBackend(blob), tmp_path, 1 << 20)
+    read_spans(with_cache, [blob.span(0)])
+    assert with_cache.snapshot()["kept_bytes"] <= 4 << 20
+    with_cache.close()
+
+
+def test_many_readers_of_one_chunk_make_one_request(tmp_path):
+    blob = MadeBlob(chunks([100000] * 4))
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path)
+    backend.gate.clear()
+    results = []
+    readers = [
+        threading.Thread(target=lambda: results.append(read_spans(with_cache, blob.spans())))
+        for _ in range(8)
+    ]
+    for reader in readers:
+        reader.start()
+    assert backend.started.wait(20)
+    backend.gate.set()
+    for reader in readers:
+        reader.join()
+    assert results == [blob.content] * 8
+    assert sum(size for _, size in backend.data_requests(blob)) == blob.data_size
+    with_cache.close()
+
+
+def test_readers_of_parts_leave_each_chunk_to_one_of_them(tmp_path):
+    blob = MadeBlob(chunks([5000] * 64), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 16384)
+    failures = []
+
+    def read(number):
+        for i in range(64):
+            first = (i * 7 + number * 13) % 60
+            got = read_spans(with_cache, blob.spans()[first : first + 4])
+            if got != b"".join(blob.chunks[first : first + 4]):
+                failures.append((number, first))
+
+    readers = [threading.Thread(target=read, args=(number,)) for number in range(6)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert not failures
+    assert with_cache.snapshot()["kept_bytes"] >= blob.data_size
+    assert sum(size for _, size in backend.data_requests(blob)) <= blob.data_size * 1.5
+    with_cache.close()
+
+
+def test_a_reader_that_waited_too_long_fetches_what_somebody_else_has_claimed(tmp_path):
+    blob = MadeBlob(chunks([4096]))
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path)
+    assert with_cache.blobs[0].chunks.try_claim(0)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert with_cache.blobs[0].chunks.ready(0)
+    assert not with_cache.blobs[0].chunks.try_claim(0)  # still its owner's
+    with_cache.close()
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_without_a_cache_every_read_is_a_fetch(version):
+    blob = MadeBlob(chunks(), version)
+    backend = MadeBackend(blob)
+    without = device(blob, backend, None, 1 << 20)
+    for _ in range(2):
+        assert read_spans(without, blob.spans()) == blob.content
+    assert len(backend.data_requests(blob)) == 2 * len(set(backend.data_requests(blob)))
+    without.close()
+
+
+# damage
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_a_corrupt_chunk_is_eio_for_its_reader_alone_and_logged_once(tmp_path, version, caplog):
+    blob = MadeBlob(chunks([4096] * 4), version, Compressor.NONE)
+    blob.data[2 * 4096 + 7] ^= 1
+    with_cache = device(blob, MadeBackend(blob), tmp_path, 1 << 20)
+    with caplog.at_level(logging.WARNING, "nydusd"):
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error") as caught:
+                read_spans(with_cache, [blob.span(2)])
+            assert caught.value.errno == errno.EIO
+    assert [record.getMessage() for record in caplog.records] == [
+        f"blob {blob.blob_id}: chunk 2: its CRC-32C is not the promised one"
+    ]
+    assert read_spans(with_cache, [blob.span(1), blob.span(3)]) == blob.chunks[1] + blob.chunks[3]
+    assert with_cache.blobs[0].chunks.try_claim(2)  # given up
+    with_cache.close()
+
+
+def test_the_good_chunks_of_a_range_with_a_corrupt_one_are_kept(tmp_path):
+    blob = MadeBlob(chunks([4096] * 4), 6, Compressor.NONE)
+    blob.data[2 * 4096 + 7] ^= 1
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 1 << 20)
+    assert read_spans(with_cache, [blob.span(0)]) == blob.chunks[0]
+    assert [with_cache.blobs[0].chunks.ready(i) for i in range(4)] == [True, True, False, True]
+    kept = (tmp_path / f"{blob.blob_id}.blob.data").read_bytes()
+    assert kept[8192:12288] == bytes(4096)
+    with_cache.close()
+
+
+def test_a_frame_that_inflates_a_thousandfold_is_eio(tmp_path, caplog):
+    blob = MadeBlob([bytes(range(256)) * 64, b"x" * 5000], with_crc=False)
+    bomb = zstandard.ZstdCompressor().compress(bytes(64 << 20))[: blob.places[0][1]]
+    blob.data[: len(bomb)] = bomb
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    with caplog.at_level(logging.WARNING, "nydusd"), pytest.raises(OSError, match="error"):
+        read_spans(with_cache, [blob.span(0)])
+    assert "do not decode" in caplog.text
+    with_cache.close()
+
+
+def test_a_failed_range_is_tried_again_with_what_is_needed(tmp_path):
+    blob = MadeBlob(chunks([4096] * 10), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    backend.broken = [(3 * 4096, 4 * 4096)]
+    with_cache = device(blob, backend, tmp_path, 1 << 20)
+    assert read_spans(with_cache, [blob.span(1)]) == blob.chunks[1]
+    assert backend.data_requests(blob) == [(4096, 9 * 4096), (4096, 4096)]
+    assert with_cache.blobs[0].chunks.try_claim(2)  # what came along is given up
+    with_cache.close()
+
+
+def test_a_backend_that_fails_is_eio_and_gives_the_claims_up(tmp_path, caplog):
+    blob = MadeBlob(chunks([4096] * 10), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 1 << 20)
+    with_cache.blobs[0].load_description()
+    backend.broken = [(0, 1 << 30)]
+    with caplog.at_level(logging.WARNING, "nydusd"), pytest.raises(OSError, match="error"):
+        read_spans(with_cache, [blob.span(1)])
+    backend.broken = []
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    with_cache.close()
+
+
+def test_a_span_that_the_ci_array_contradicts_is_eio(tmp_path, caplog):
+    blob = MadeBlob(chunks([4096] * 3))
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    caplog.set_level(logging.CRITICAL, "nydusd")
+    read_spans(with_cache, blob.spans())
+    for span in (
+        blob.span(1)._replace(uncompressed_offset=0),
+        blob.span(1)._replace(offset=1),
+        blob.span(1)._replace(length=4097),
+        blob.span(1)._replace(chunk_index=3),
+        blob.span(1)._replace(blob_index=1),
+        blob.span(1)._replace(flags=4),
+    ):
+        with pytest.raises(OSError, match="error"):
+            read_spans(with_cache, [span])
+    with_cache.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compressed_offset": 1 << 63},
+        {"uncompressed_offset": 1 << 63},
+        {"uncompressed_offset": 1 << 40},
+        {"compressed_size": 1 << 31},
+        {"uncompressed_size": 1 << 31},
+        {"compressed_offset": 1 << 40},
+        {"chunk_index": 77},
+        {"chunk_flags": 4},
+        {"crc32": 1},
+    ],
+)
+def test_hostile_places_of_v5_are_errors(tmp_path, caplog, change):
+    blob = MadeBlob(chunks([4096] * 3), 5)
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    caplog.set_level(logging.CRITICAL, "nydusd")
+    with pytest.raises(OSError):  # noqa: PT011 - EIO or ENOTSUP
+        read_spans(with_cache, [blob.span(1)._replace(**change)])
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    with_cache.close()
+
+
+# validation
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_with_validation_a_damaged_cache_is_fetched_again_and_repaired(tmp_path, compressed):
+    blob = MadeBlob(chunks([5000] * 3), 5, Compressor.ZSTD)
+    backend = MadeBackend(blob)
+    kept = {"validate": True, "compressed": compressed}
+    with_cache = device(blob, backend, tmp_path, 0, **kept)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    path = tmp_path / f"{blob.blob_id}.blob.{'raw' if compressed else 'data'}"
+    good = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(blob.places[1][0] + 9 if compressed else blob.places[1][2] + 9)
+        file.write(b"!")
+    requests = len(backend.requests)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert len(backend.requests) == requests + 1
+    assert path.read_bytes() == good
+    with_cache.close()
+
+
+def test_validation_finds_what_has_no_checksum(tmp_path, caplog):
+    blob = MadeBlob(chunks([5000] * 3), 5, Compressor.NONE, with_crc=False)
+    blob.data[5003] ^= 1
+    with_cache = device(blob, MadeBackend(blob), tmp_path, validate=True)
+    with caplog.at_level(logging.WARNING, "nydusd"), pytest.raises(OSError, match="error"):
+        read_spans(with_cache, [blob.span(1)])
+    assert "digest" in caplog.text
+    with_cache.close()
+    without = device(blob, MadeBackend(blob), tmp_path)
+    assert read_spans(without, [blob.span(1)]) != blob.chunks[1]
+    without.close()
+
+
+def test_without_a_chunk_map_kept_bytes_count_when_their_digest_matches(tmp_path):
+    blob = MadeBlob(chunks([5000] * 3), 5, has_chunk_map=False)
+    backend = MadeBackend(blob)
+    for use_chunk_map in (True, False):
+        with_cache = device(blob, backend, tmp_path, use_chunk_map=use_chunk_map)
+        assert read_spans(with_cache, blob.spans()) == blob.content
+        with_cache.close()
+    assert len(backend.requests) == 1
+    path = tmp_path / f"{blob.blob_id}.blob.data"
+    assert files(tmp_path) == ["blob.data"]
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    with_cache = device(blob, backend, tmp_path)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert backend.requests[1:] == [(0, blob.places[0][1])]
+    with_cache.close()
+
+
+# files that others change
+
+
+def test_a_deleted_data_file_takes_its_map_along(tmp_path, caplog):
+    blob = MadeBlob(chunks())
+    backend = MadeBackend(blob)
+    first = device(blob, backend, tmp_path)
+    read_spans(first, blob.spans())
+    (tmp_path / f"{blob.blob_id}.blob.data").unlink()
+    second = device(blob, backend, tmp_path)
+    assert "promises more" in caplog.text
+    assert read_spans(second, blob.spans()) == blob.content
+    requests = len(backend.requests)
+    assert read_spans(first, blob.spans()) == blob.content  # goes on with its own files
+    assert len(backend.requests) == requests
+    first.close()
+    second.close()
+
+
+def test_a_data_file_made_anew_under_an_old_map_is_not_believed(tmp_path, caplog):
+    blob = MadeBlob(chunks())
+    backend = MadeBackend(blob)
+    first = device(blob, backend, tmp_path)
+    read_spans(first, blob.spans())
+    first.close()
+    path = tmp_path / f"{blob.blob_id}.blob.data"
+    path.unlink()
+    path.touch()
+    os.truncate(path, len(blob.plain))
+    second = device(blob, backend, tmp_path)
+    assert "promises more" in caplog.text
+    assert read_spans(second, blob.spans()) == blob.content
+    second.close()
+
+
+def test_a_data_file_cut_under_a_reader_is_fetched_again_never_zeros(tmp_path):
+    blob = MadeBlob(chunks([100000] * 8))
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path)
+    read_spans(with_cache, blob.spans())
+    path = tmp_path / f"{blob.blob_id}.blob.data"
+    os.truncate(path, 4096)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert read_spans(with_cache, [blob.span(5), blob.span(0)]) == blob.chunks[5] + blob.chunks[0]
+    # nothing is written there: others would take the holes for data
+    assert path.stat().st_size == 4096
+    with_cache.close()
+
+
+def test_a_map_cut_under_a_reader_is_fetched_again(tmp_path):
+    blob = MadeBlob(chunks([5000] * 8))
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    read_spans(with_cache, blob.spans())
+    os.truncate(tmp_path / f"{blob.blob_id}.blob.data.chunk_map", 0)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    with_cache.close()
+
+
+def test_a_blob_meta_that_somebody_put_there_is_used(tmp_path):
+    blob = MadeBlob(chunks())
+    backend = MadeBackend(blob)
+    meta = blob.ci.ljust(4096, b"\0") + blob.data[-4096:]
+    (tmp_path / f"{blob.blob_id}.blob.meta").write_bytes(meta)
+    with_cache = device(blob, backend, tmp_path)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert backend.requests == backend.data_requests(blob)
+    with_cache.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, bytes(8192), b"y" * 8192])
+def test_a_broken_blob_meta_is_fetched_again(tmp_path, content):
+    blob = MadeBlob(chunks())
+    path = tmp_path / f"{blob.blob_id}.blob.meta"
+    path.write_bytes(content)
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert path.read_bytes() == blob.ci.ljust(4096, b"\0") + blob.data[-4096:]
+    with_cache.close()
+
+
+def test_a_blob_of_another_image_is_an_error_at_the_first_read(tmp_path, caplog):
+    blob = MadeBlob(chunks())
+    blob.data[-4096 + 12] ^= 1
+    with_cache = device(blob, MadeBackend(blob), tmp_path)
+    with caplog.at_level(logging.WARNING, "nydusd"), pytest.raises(OSError, match="error"):
+        read_spans(with_cache, blob.spans())
+    assert "not the one of the bootstrap: " in caplog.text
+    assert files(tmp_path) == ["blob.data", "blob.data.chunk_map"]
+    with_cache.close()
+
+
+def test_the_two_modes_do_not_share_a_directory(tmp_path):
+    blob = MadeBlob(chunks())
+    device(blob, MadeBackend(blob), tmp_path).close()
+    with pytest.raises(CacheError, match="another work_dir"):
+        device(blob, MadeBackend(blob), tmp_path, compressed=True)
+
+
+def test_the_cache_directory_is_made_with_its_parents(tmp_path):
+    blob = MadeBlob(chunks())
+    with_cache = device(blob, MadeBackend(blob), tmp_path / "a" / "b")
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert len(files(tmp_path / "a" / "b")) == 3
+    with_cache.close()
+
+
+# disks that take nothing
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "nydusd-test", str(folder)], check=True
+    )
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("batch_size", [0, 1 << 20])
+def test_a_full_disk_disturbs_no_read_and_is_logged_once(small_disk, caplog, batch_size):
+    blob = MadeBlob(chunks([40000] * 10), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, small_disk, batch_size)
+    with caplog.at_level(logging.WARNING, "nydusd"):
+        for _ in range(2):
+            for index in range(10):
+                assert read_spans(with_cache, [blob.span(index)]) == blob.chunks[index]
+            assert read_spans(with_cache, blob.spans()) == blob.content
+    assert sum("cannot be kept in" in record.getMessage() for record in caplog.records) == 1
+    with_cache.close()
+
+
+@pytest.mark.root
+def test_a_read_only_disk_serves_what_it_has_and_the_rest_from_the_backend(small_disk, caplog):
+    blob = MadeBlob(chunks([4096] * 10), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, small_disk)
+    read_spans(with_cache, blob.spans()[:5])
+    with_cache.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    requests = len(backend.requests)
+    with_cache = device(blob, backend, small_disk)
+    for _ in range(2):
+        assert read_spans(with_cache, blob.spans()[:5]) == b"".join(blob.chunks[:5])
+    assert len(backend.requests) == requests
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    with_cache.close()
+    other = MadeBlob(chunks([4096] * 3), blob_id="c" * 64)
+    with_cache = device(other, MadeBackend(other), small_disk)
+    assert read_spans(with_cache, other.spans()) == other.content
+    with_cache.close()
+    assert "reads go on" in caplog.text
+
+
+def test_a_directory_that_cannot_be_made_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    blob = MadeBlob(chunks())
+    with_cache = device(blob, MadeBackend(blob), tmp_path / "file" / "work")
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert "reads go on" in caplog.text
+    with_cache.close()
