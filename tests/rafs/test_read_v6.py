@@ -330,9 +330,10 @@ def test_a_broken_directory_is_an_io_error(block: bytes) -> None:
         bootstrap.child(128, b"a")
 
 
-def test_a_name_for_no_inode_is_an_io_error() -> None:
+@pytest.mark.parametrize("nid", [2**63, 2**59, (3 * 4096 - 32) // 32 + 1])
+def test_a_name_for_no_inode_is_an_io_error(nid: int) -> None:
     made = ImageV6(blobs=[])
-    made.root_directory([(b"a", 2**63, 2)])
+    made.root_directory([(b"a", nid, 2)])
     bootstrap = made.open()
 
     with raises(errno.EIO):

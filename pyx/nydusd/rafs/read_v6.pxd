@@ -33,6 +33,7 @@ cdef struct BlobLimit:
 cdef class BootstrapV6(Bootstrap):
     cdef uint32_t block_bits
     cdef uint64_t meta_offset       # of nid 0 in the file
+    cdef uint64_t slots             # nids are below this
     cdef BlobLimit *limits          # owned; by blob index
     cdef uint32_t limits_count
     cdef bint tarfs                 # chunks lie plain in a tar

@@ -120,6 +120,8 @@ cdef class BootstrapV6(Bootstrap):
         self.version = 6
         self.block_bits = superblock.block_bits
         self.meta_offset = <uint64_t>superblock.meta_blkaddr << self.block_bits
+        if self.meta_offset < file.size:
+            self.slots = (file.size - self.meta_offset) >> V6_SLOT_BITS
         self.root_ino = superblock.root_nid
         self.inodes_count = superblock.inos
         self.flags = extended.flags
@@ -164,12 +166,12 @@ cdef class BootstrapV6(Bootstrap):
         cdef const uint8_t *raw
         cdef uint32_t format, xattr_count, kind
         cdef uint64_t header = sizeof(InodeCompactV6)
-        if nid > self.file.size >> V6_SLOT_BITS:
+        if nid >= self.slots:
             return -ENOENT
         out.offset = self.meta_offset + (nid << V6_SLOT_BITS)
         raw = self.file.at(out.offset, sizeof(InodeCompactV6))
         if raw == NULL:
-            return -ENOENT
+            return -EIO
         compact = <const InodeCompactV6 *>raw
         format = compact.format
         xattr_count = compact.xattr_count
@@ -322,7 +324,7 @@ cdef class BootstrapV6(Bootstrap):
             rc = self.search_block(&block, name, name_len, ino)
         if self.file.is_damaged():
             return -EIO
-        if rc == 0 and ino[0] > self.file.size >> V6_SLOT_BITS:
+        if rc == 0 and ino[0] >= self.slots:
             return -EIO
         return rc
 
@@ -354,7 +356,7 @@ cdef class BootstrapV6(Bootstrap):
             out.next_cookie = cookie + 1
         else:
             out.next_cookie = (number + 1) << COOKIE_INDEX_BITS
-        if out.ino > self.file.size >> V6_SLOT_BITS or self.file.is_damaged():
+        if out.ino >= self.slots or self.file.is_damaged():
             return -EIO
         return 1
 

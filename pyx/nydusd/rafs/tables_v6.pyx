@@ -214,11 +214,14 @@ cdef int check_device_slots(Mapping file, uint32_t count) except -1:
 cdef list read_prefetch(Mapping file, uint64_t offset, uint64_t size):
     """Nids of the prefetch table, as they stand; [] when there is none."""
     cdef uint64_t count = min(size // sizeof(uint32_t), <uint64_t>PREFETCH_MAX)
-    cdef const uint8_t *table = file.at(offset, count * sizeof(uint32_t))
     cdef uint64_t i
-    if table == NULL:
-        return []
-    return [(<const uint32_t *>table)[i] for i in range(count)]
+    cdef uint32_t nid = 0
+    found = []
+    for i in range(count):
+        if file.load_u32(offset + i * sizeof(uint32_t), &nid) != 0:
+            break
+        found.append(nid)
+    return found
 
 
 def read_tables(Mapping file):

@@ -4,7 +4,6 @@ Works on bytes that the caller has read, knows no file and no backend: `load` us
 blobs, the cache's sidecars for others. Rules: docs/formats/blobs.md.
 """
 
-import hashlib
 from typing import NamedTuple
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -14,7 +13,6 @@ from nydusd.rafs.ondisk_blob cimport (
 )
 
 from nydusd.base.errors import BlobCorrupt
-from nydusd.codec.compression import decompress
 from nydusd.rafs.blobs import Compressor
 
 TAIL_SIZE = 4096                # what is read from a blob's end to look for a ToC, bytes
@@ -65,6 +63,12 @@ def parse_tar_header(const uint8_t[::1] block):
         return None
     name = (<const char *>header.name)[:sizeof(header.name)].split(b"\0", 1)[0]
     return name.decode(errors="replace"), size
+
+
+cdef bytes sha256(bytes data):
+    """The sha256 of *data*; hashlib is imported when there is something to check."""
+    import hashlib
+    return hashlib.sha256(data).digest()
 
 
 cdef object octal(bytes field):
@@ -133,7 +137,7 @@ def find_sections(tail: bytes, blob_size: int):
 
 def check_stored_toc(stored: bytes, digest: bytes):
     """`BlobCorrupt` unless *stored*, ToC and header, has the sha256 *digest* (empty: any)."""
-    if digest and hashlib.sha256(stored).digest() != digest:
+    if digest and sha256(stored) != digest:
         raise BlobCorrupt("table of contents does not match the digest in the bootstrap")
 
 
@@ -146,11 +150,13 @@ def open_section(section: Section, stored: bytes):
     if section.compressor == Compressor.NONE:
         plain = bytes(stored)
     else:
+        # here, since a start with an ordinary bootstrap has no use for it
+        from nydusd.codec.compression import decompress
         plain = decompress(section.compressor, stored, section.uncompressed_size)
     if len(plain) != section.uncompressed_size:
         raise BlobCorrupt(
             f"{section.name}: {len(plain)} plain bytes instead of {section.uncompressed_size}"
         )
-    if section.digest and hashlib.sha256(plain).digest() != section.digest:
+    if section.digest and sha256(plain) != section.digest:
         raise BlobCorrupt(f"{section.name} does not match its digest in the table of contents")
     return plain
