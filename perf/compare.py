@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SHOWN = ("rate", "cpu_per_item", "p50_us", "p99_us")  # beside those that have a target
+SHOWN = ("rate", "cpu_per_item", "p50_us", "p99_us", "start_cpu_ms")  # beside those that have a target
 TITLES = {
     "p50_us": "p50, µs",
     "p99_us": "p99, µs",
     "start_ms": "start to first stat, ms",
+    "start_cpu_ms": "CPU until then, ms",
     "version_ms": "`--version`, ms",
     "rss_mib": "resident, MiB",
     "growth_mib": "growth over the opens, MiB",
