@@ -21,7 +21,8 @@ from nydusd.fs.op cimport (
 )
 
 from nydusd.base.errors import MountError
-from nydusd.fs.pseudo import MAX_DIRECTORIES, PseudoFs, split_path
+from nydusd.fs import pseudo
+from nydusd.fs.pseudo import PseudoFs, split_path
 
 cdef extern from *:
     """
@@ -50,7 +51,7 @@ cdef extern from *:
 
 cdef uint64_t INO_MASK = (1ULL << 48) - 1
 
-if MAX_DIRECTORIES != DIRECTORIES:
+if pseudo.MAX_DIRECTORIES != DIRECTORIES:
     raise ImportError("the mount table and the pseudo directories disagree about their limit")
 
 
