@@ -34,15 +34,21 @@ def load_llfuse() -> ModuleType:
     """llfuse, bound to our channel; `MountError` when that cannot be."""
     if "llfuse" not in sys.modules:
         channel.expose()
+    elif not channel.is_exposed():
+        raise MountError(
+            "llfuse was imported before the daemon's channel was there: it would mount by itself"
+        )
     return importlib.import_module("llfuse")
 
 
-def check_binding() -> None:
-    """`MountError` when llfuse has made its session without our channel."""
+def begin(llfuse: ModuleType, mountpoint: Path) -> None:
+    """Let llfuse make its session; `MountError` when it does so without our channel."""
+    llfuse.init(llfuse.Operations(), str(mountpoint), {"no_splice_read", "no_splice_write"})
     if not channel.is_bound():
+        llfuse.close(unmount=True)
         raise MountError(
-            "llfuse does not use the daemon's channel: it was imported first, or brings a "
-            f"libfuse other than {channel.libfuse_path()}"
+            f"llfuse does not use the daemon's channel over {channel.libfuse_path()}: it brings "
+            "a libfuse of its own; build llfuse against the system's"
         )
 
 
@@ -90,10 +96,7 @@ class Session:
         self._open()
         try:
             channel.open_session(self._fd, self._server)
-            llfuse.init(
-                llfuse.Operations(), str(self._mountpoint), {"no_splice_read", "no_splice_write"}
-            )
-            check_binding()
+            begin(llfuse, self._mountpoint)
         except BaseException:
             self._close()
             raise

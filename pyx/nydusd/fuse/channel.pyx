@@ -152,6 +152,7 @@ cdef struct Session:
 cdef Session session
 cdef fuse_chan_ops channel_ops
 cdef Server the_server = None
+cdef bint exposed = False
 
 
 cdef void on_wake(int number) noexcept nogil:
@@ -296,6 +297,7 @@ def expose():
 
     `MountError` when another library's is found first.
     """
+    global exposed
     cdef void *found
     path = library_of(<void *>fuse_mount)
     if dlopen(os.fsencode(path), RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD) == NULL:
@@ -305,6 +307,12 @@ def expose():
         raise MountError(
             f"llfuse would bind fuse_mount of {library_of(found)}: it must not be loaded before "
             "the daemon's own; see LD_PRELOAD")
+    exposed = True
+
+
+def is_exposed():
+    """Whether `expose` has done its work in this process."""
+    return exposed
 
 
 def is_bound():
