@@ -5,6 +5,7 @@ cache's sidecars (`bootstrap_of_bytes`). Facts: docs/formats/blobs.md.
 """
 
 import os
+import stat
 from pathlib import Path
 
 from nydusd.base.errors import BlobCorrupt, BootstrapError
@@ -28,9 +29,12 @@ def load_bootstrap(path: str | os.PathLike[str], *, validate: bool = False) -> B
     the file cannot be read.
     """
     path = Path(path)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
     try:
-        size = os.fstat(fd).st_size
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise BootstrapError(f"{path}: not a regular file, so no bootstrap")
+        size = status.st_size
         tail = os.pread(fd, tail_size(size), size - tail_size(size))
         try:
             section = find_sections(tail, size).get(BOOTSTRAP_SECTION)

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass, field
 
 from nydusd.base.mapping import Mapping
+from nydusd.rafs.blobs import BlobFeature, BlobInfo, Compressor, Digester
 from nydusd.rafs.read_v5 import BootstrapV5
 from nydusd.rafs.read_v6 import BootstrapV6
 
@@ -323,3 +324,33 @@ def root_v5(children: int, **other: object) -> InodeV5:
 def one_file_v5(inode: InodeV5, **image: object) -> BootstrapV5:
     """An image whose root holds *inode* alone, as number 2."""
     return ImageV5([root_v5(1), inode], **image).open()  # type: ignore[arg-type]
+
+
+# blobs
+
+BLOB = BlobInfo(
+    blob_index=0,
+    blob_id="stored",
+    meta_blob_id="meta",
+    chunk_size=0x100000,
+    chunk_count=3,
+    compressor=Compressor.ZSTD,
+    digester=Digester.BLAKE3,
+    features=BlobFeature.ALIGNED | BlobFeature.CAP_TAR_TOC,
+    compressed_size=5000,
+    data_size=4000,
+    uncompressed_size=9000,
+    ci_compressed_size=48,
+)
+
+
+def tar_header(name: bytes, size: bytes, magic: bytes = b"ustar  \0") -> bytes:
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[124 : 124 + len(size)] = size
+    block[136:147] = b"0" * 11
+    block[148:156] = b" " * 8
+    block[156:157] = b"0"
+    block[257 : 257 + len(magic)] = magic
+    block[148:156] = b"%07o\0" % sum(block)
+    return bytes(block)

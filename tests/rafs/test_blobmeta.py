@@ -15,7 +15,7 @@ from nydusd.rafs.blobmeta import BlobMeta, header_difference, header_matches, pl
 from nydusd.rafs.blobs import BlobFeature, Compressor
 from nydusd.rafs.load import load_bootstrap
 from tests.rafs.exercise import golden_bootstraps
-from tests.rafs.test_blobs import BLOB
+from tests.rafs.made import BLOB
 
 V1 = replace(
     BLOB,

@@ -5,32 +5,17 @@ import pytest
 from nydusd.base.errors import UnsupportedError
 from nydusd.rafs.blobs import (
     BlobFeature,
-    BlobInfo,
     Cipher,
     Compressor,
-    Digester,
     data_size_v5,
     data_size_v6,
     name_blobs,
     refuse_unsupported,
 )
+from tests.rafs.made import BLOB
 
 ALIGNED, CAP = BlobFeature.ALIGNED, BlobFeature.CAP_TAR_TOC
 INLINED, SEPARATE = BlobFeature.INLINED_FS_META, BlobFeature.SEPARATE
-BLOB = BlobInfo(
-    blob_index=0,
-    blob_id="stored",
-    meta_blob_id="meta",
-    chunk_size=0x100000,
-    chunk_count=3,
-    compressor=Compressor.ZSTD,
-    digester=Digester.BLAKE3,
-    features=ALIGNED | CAP,
-    compressed_size=5000,
-    data_size=4000,
-    uncompressed_size=9000,
-    ci_compressed_size=48,
-)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -7,10 +8,9 @@ from nydusd.base.errors import BootstrapError
 from nydusd.rafs.load import blob_id_of_path, bootstrap_of_bytes, load_bootstrap
 from nydusd.rafs.toc import BOOTSTRAP_SECTION, find_sections, open_section
 from tests.rafs.exercise import GOLDEN
-from tests.rafs.made import BlobV6, ImageV6
-from tests.rafs.test_toc import tar_header
+from tests.rafs.made import BlobV6, ImageV6, tar_header
 
-INLINED = next((GOLDEN / "bootstraps" / "v6-inline-toc" / "blobs").iterdir())
+INLINED = min((GOLDEN / "bootstraps" / "v6-inline-toc" / "blobs").iterdir())
 X_ID = b"x" * 64
 
 
@@ -86,6 +86,15 @@ def test_a_damaged_inlined_bootstrap_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BootstrapError, match="a blob, but"):
         load_bootstrap(path)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    for path in (fifo, tmp_path):
+        with pytest.raises(BootstrapError, match="not a regular file"):
+            load_bootstrap(path)
 
 
 def test_a_missing_file_is_told_as_the_system_does(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def images(folder: Path) -> list[tuple[Path, Path]]:
     found = []
     for image in sorted(path for path in folder.iterdir() if path.is_dir()):
         bootstrap = image / "bootstrap"
-        found.append((image, bootstrap if bootstrap.exists() else next(image.glob("blobs/*"))))
+        found.append((image, bootstrap if bootstrap.exists() else min(image.glob("blobs/*"))))
     return found
 
 

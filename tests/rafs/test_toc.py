@@ -18,18 +18,7 @@ from nydusd.rafs.toc import (
     parse_toc,
     tail_size,
 )
-
-
-def tar_header(name: bytes, size: bytes, magic: bytes = b"ustar  \0") -> bytes:
-    block = bytearray(512)
-    block[: len(name)] = name
-    block[124 : 124 + len(size)] = size
-    block[136:147] = b"0" * 11
-    block[148:156] = b" " * 8
-    block[156:157] = b"0"
-    block[257 : 257 + len(magic)] = magic
-    block[148:156] = b"%07o\0" % sum(block)
-    return bytes(block)
+from tests.rafs.made import tar_header
 
 
 def toc_entry(
