@@ -71,9 +71,10 @@ def test_options_in_examples_are_known_to_the_program(program):
     used: dict[str, set[str]] = {}
     for page in PAGES:
         for words in commands(page):
-            if program not in words:
+            words = [word for word in words if "=" not in word or word.startswith("-")]
+            if not words or Path(words[0]).name != program:
                 continue
-            arguments = words[words.index(program) + 1 :]
+            arguments = words[1:]
             command = arguments[0] if arguments and arguments[0].isalpha() else ""
             options = {word.split("=")[0] for word in arguments if word.startswith("--")}
             used.setdefault(command, set()).update(options)
