@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nydusd.backend.open import open_backend
 from nydusd.base.errors import CacheError, ConfigError, UnsupportedError
@@ -24,6 +23,7 @@ from nydusd.cache.chunkmap import (
 )
 from nydusd.cache.device import Device
 from nydusd.cache.sidecars import chunk_digests, fetch_blob_meta, kept_blob_meta
+from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
 from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
 
 if TYPE_CHECKING:
@@ -36,13 +36,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nydusd")
 
-NO_CACHE_TYPES = ("", "dummycache")
-FILE_CACHE_TYPES = ("blobcache", "filecache")
 CHUNKS_MAX = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class CachePolicy:
+class CachePolicy(NamedTuple):
     """What of the cache section decides how one blob is kept."""
 
     folder: Path | None  # None: nothing is kept
@@ -308,7 +305,7 @@ def open_data(path: Path, size: int) -> BlobFile | None:
     try:
         return BlobFile(path, size)
     except OSError as exc:
-        reason = exc
+        reason = str(exc)  # not the exception, which would keep every frame below alive
     try:
         file = BlobFile(path, size, read_only=True)
     except (OSError, CacheError):

@@ -483,7 +483,7 @@ def small_disk(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=128k", "nydusd-test", str(folder)], check=True
     )
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.mark.root

@@ -32,7 +32,7 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t limit
     """Where the request that begins at chunk *first* of a blob with a CI array ends.
 
     The chunk after its last one: chunks that are here are passed over, *batch_size* stored bytes
-    are the most, and no chunk begins at or after *limit*. *first* when nothing is left. The CI array
+    are the most, no chunk begins at or after *limit*. *first* when nothing is left. The CI array
     must be there (`CachedBlob.load_description`).
     """
     cdef ChunkPlace place

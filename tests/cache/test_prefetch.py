@@ -1,0 +1,148 @@
+import os
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from nydusd.cache.device import Device
+from nydusd.cache.pool import open_blob
+from nydusd.cache.prefetch import Prefetcher
+from nydusd.cache.span_reader import read_spans
+from nydusd.config.model import Prefetch
+from nydusd.rafs.blobs import Compressor
+from tests.cache.made import MadeBackend, MadeBlob, device, hole, policy
+
+CONFIG = Prefetch(enable=True, threads=3, batch_size=128 << 10)
+
+
+def blob_of(count: int, version: int = 6) -> MadeBlob:
+    return MadeBlob([bytes([i % 251]) * 5000 for i in range(count)], version, Compressor.NONE)
+
+
+def wait_for(condition) -> bool:
+    """Whether *condition* comes true within 20 seconds."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        os.sched_yield()
+    return condition()
+
+
+def run(prefetcher: Prefetcher) -> None:
+    prefetcher.start()
+    assert prefetcher.wait(20)
+    prefetcher.close()
+
+
+def ready(filled: Device) -> list[int]:
+    blob = filled.blobs[0]
+    return [index for index in range(blob.chunks.count) if blob.chunks.ready(index)]
+
+
+def test_everything_is_filled_in_requests_of_the_batch_size(tmp_path):
+    blob = blob_of(200)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    run(Prefetcher(filled, CONFIG, everything=True))
+    assert filled.blobs[0].complete
+    assert sum(size for _, size in backend.data_requests(blob)) == blob.data_size
+    assert max(size for _, size in backend.data_requests(blob)) <= 128 << 10
+    counts = filled.snapshot()
+    assert counts["prefetch_bytes"] == counts["backend_bytes"] == blob.data_size
+    requests = len(backend.requests)
+    assert read_spans(filled, blob.spans()) == blob.content
+    assert len(backend.requests) == requests
+    filled.close()
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_hinted_spans_are_filled_and_nothing_else(tmp_path, version):
+    blob = blob_of(50, version)
+    filled = device(blob, MadeBackend(blob), tmp_path)
+    hinted = [blob.span(30), hole(9), blob.span(31), blob.span(3), blob.span(3)]
+    run(Prefetcher(filled, CONFIG, hinted))
+    assert ready(filled) == [3, 30, 31]
+    filled.close()
+
+
+def test_the_blob_s_own_prefix_comes_first(tmp_path):
+    blob = blob_of(100)
+    backend = MadeBackend(blob)
+    info = replace(blob.info, prefetch_size=5000 * 10)
+    cached = open_blob(info, backend, policy(tmp_path))
+    filled = Device([cached], 0, cached.close)
+    run(Prefetcher(filled, CONFIG._replace(threads=1), [blob.span(90)]))
+    assert ready(filled) == [*range(10), 90]
+    assert backend.data_requests(blob)[0] == (0, 50000)
+    filled.close()
+
+
+def test_a_failed_request_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("nydusd.cache.prefetch.RETRY_SECONDS", 0.0)
+    blob = blob_of(100)
+    backend = MadeBackend(blob)
+    backend.broken = [(0, 1)]
+    monkeypatch.setattr("nydusd.cache.prefetch.RETRIES_MAX", 1 << 30)
+    filled = device(blob, backend, tmp_path)
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    backend.gate.clear()
+    prefetcher.start()
+    assert backend.started.wait(20)
+    backend.gate.set()
+    assert wait_for(lambda: len(backend.requests) > 8)
+    backend.broken = []
+    assert prefetcher.wait(20)
+    assert filled.blobs[0].complete
+    prefetcher.close()
+    filled.close()
+
+
+def test_a_backend_that_stays_broken_is_given_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("nydusd.cache.prefetch.RETRY_SECONDS", 0.0)
+    blob = blob_of(100)
+    backend = MadeBackend(blob)
+    backend.broken = [(0, 1 << 30)]
+    filled = device(blob, backend, tmp_path)
+    run(Prefetcher(filled, CONFIG, everything=True))
+    assert "given up" in caplog.text
+    assert 32 <= len(backend.requests) <= 40
+    filled.close()
+
+
+def test_close_ends_it_in_the_middle(tmp_path):
+    blob = blob_of(500)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    prefetcher = Prefetcher(filled, CONFIG._replace(bandwidth_limit=1, threads=1), everything=True)
+    backend.gate.clear()
+    prefetcher.start()
+    assert backend.started.wait(20)
+    closer = threading.Thread(target=prefetcher.close)
+    closer.start()
+    backend.gate.set()
+    closer.join(20)
+    assert not closer.is_alive()
+    assert not filled.blobs[0].complete
+    filled.close()
+
+
+def test_readers_are_served_while_it_runs(tmp_path):
+    blob = blob_of(300)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path, 1 << 20)
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    prefetcher.start()
+    assert read_spans(filled, blob.spans()[::-1]) == b"".join(blob.chunks[::-1])
+    assert prefetcher.wait(20)
+    assert sum(size for _, size in backend.data_requests(blob)) == blob.data_size
+    prefetcher.close()
+    filled.close()
+
+
+def test_without_a_cache_there_is_nothing_to_fill():
+    blob = blob_of(10)
+    backend = MadeBackend(blob)
+    without = device(blob, backend, None)
+    run(Prefetcher(without, CONFIG, blob.spans(), everything=True))
+    assert backend.requests == []
+    without.close()
