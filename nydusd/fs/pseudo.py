@@ -8,7 +8,6 @@ remembered. One thread at a time makes directories; any thread looks at them.
 import errno
 import stat as mode_bits
 import time
-from dataclasses import dataclass, field
 
 from nydusd.base.errors import MountError
 from nydusd.fs.filesystem import PyFilesystem
@@ -20,14 +19,16 @@ MAX_DIRECTORIES = 1 << 20
 KIND_DIRECTORY = mode_bits.S_IFDIR >> 12
 
 
-@dataclass(slots=True)
 class Directory:
     """One directory; *children* by name, in the order they were made."""
 
-    ino: int
-    parent: int
-    name: bytes
-    children: dict[bytes, int] = field(default_factory=dict)
+    __slots__ = ("children", "ino", "name", "parent")
+
+    def __init__(self, ino: int, parent: int, name: bytes) -> None:
+        self.ino = ino
+        self.parent = parent
+        self.name = name
+        self.children: dict[bytes, int] = {}
 
 
 def split_path(path: str) -> list[bytes]:

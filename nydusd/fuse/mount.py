@@ -1,19 +1,22 @@
 """Mounting /dev/fuse, finding the mount again, and taking it away.
 
 Done with mount(2); where that is not permitted, through fusermount. Clients find the mount by type
-`fuse` and source `rafs`, so there is no subtype.
+`fuse` and source `rafs`, so there is no subtype. What only the helper needs is imported with it:
+the daemon's start waits for this module.
 """
 
-import array
+from __future__ import annotations
+
 import errno
 import os
-import re
-import shutil
-import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nydusd.base.errors import MountError
 from nydusd.fuse import syscalls
+
+if TYPE_CHECKING:
+    import socket
 
 SOURCE = "rafs"
 MAX_READ_BYTES = (1 << 20) + 4096
@@ -63,6 +66,8 @@ def mount_fuse(mountpoint: Path, *, writable: bool) -> int:
 
 def fusermount() -> str:
     """The fusermount program; `MountError` when there is none."""
+    import shutil
+
     program = shutil.which("fusermount3") or shutil.which("fusermount")
     if program is None:
         raise MountError("mount(2) is not permitted and there is no fusermount3 to ask")
@@ -71,6 +76,7 @@ def fusermount() -> str:
 
 def mount_through_fusermount(mountpoint: Path, *, writable: bool) -> int:
     """As `mount_fuse`, done by the set-uid helper, which hands the descriptor back."""
+    import socket
     import subprocess
 
     options = (
@@ -94,6 +100,9 @@ def mount_through_fusermount(mountpoint: Path, *, writable: bool) -> int:
 
 def receive_descriptor(sock: socket.socket) -> int:
     """The one descriptor that waits on *sock*, close-on-exec."""
+    import array
+    import socket
+
     room = array.array("i")
     _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(room.itemsize))
     for level, kind, data in ancillary:
@@ -107,6 +116,10 @@ def receive_descriptor(sock: socket.socket) -> int:
 
 def unescape(field: str) -> str:
     """A field of mountinfo with its octal escapes resolved."""
+    if "\\" not in field:
+        return field
+    import re
+
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
