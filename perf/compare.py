@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SHOWN = ("rate", "cpu_per_item", "p50_us", "p99_us", "start_cpu_ms")  # beside those that have a target
+SHOWN = ("rate", "cpu_per_item", "p50_us", "p99_us", "start_cpu_ms")  # beside those with a target
 TITLES = {
     "p50_us": "p50, µs",
     "p99_us": "p99, µs",
