@@ -21,7 +21,7 @@ def modules_after(code):
     return set(result.stderr.split())
 
 
-def test_the_version_needs_no_module_of_ours_but_itself():
+def test_the_version_needs_next_to_nothing_of_ours():
     code = "from nydusd.cli.nydusd import main; main(['--version'])"
     ours = {name for name in modules_after(code) if name.partition(".")[0] == "nydusd"}
 
@@ -30,6 +30,7 @@ def test_the_version_needs_no_module_of_ours_but_itself():
         "nydusd.base",
         "nydusd.base.version",
         "nydusd.cli",
+        "nydusd.cli.command",
         "nydusd.cli.nydusd",
     }
 

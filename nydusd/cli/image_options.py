@@ -6,6 +6,7 @@ is understood, so that usage errors stay usage errors, and then refused by name.
 
 from typing import Final
 
+from nydusd.cli.options import LOG_LEVEL
 from nydusd.cli.parser import Command, Option, Program
 
 ABOUT: Final = "Builds and checks RAFS images"
@@ -32,13 +33,7 @@ LATER_COMMANDS: Final = {
 
 LOG: Final = (
     Option("log-file", "File to log to instead of stderr", "L"),
-    Option(
-        "log-level",
-        "What is logged",
-        "l",
-        default="info",
-        choices=("trace", "debug", "info", "warn", "error"),
-    ),
+    LOG_LEVEL,
 )
 OUTPUT_JSON: Final = Option("output-json", "File for the result in JSON", "J")
 CREATE: Final = (

@@ -4,28 +4,28 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from nydusd.cli.command import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    complain,
+    not_in_this_version,
+    print_line,
+    run_command,
+    show_version,
+)
+
 if TYPE_CHECKING:
     from nydusd.build.create_options import CreateOptions
     from nydusd.cli.parser import Arguments
 
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_INTERRUPTED: Final = 130  # as a shell reports SIGINT
+NAME: Final = ""  # the reference's says the version without one
 GLOBAL_OPTIONS: Final = ("-L", "--log-file", "-l", "--log-level")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run nydus-image with *argv* (the process's own by default); the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if words[:1] in (["--version"], ["-V"]):
-            return _show_version()
-        return _run(_with_command_first(words))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # somebody closed our stdout
-        return EXIT_FAILED
+    return run_command(argv, NAME, _run)
 
 
 def _with_command_first(words: list[str]) -> list[str]:
@@ -39,39 +39,27 @@ def _with_command_first(words: list[str]) -> list[str]:
     return [*rest[:1], *moved, *rest[1:]] if rest and not rest[0].startswith("-") else words
 
 
-def _show_version() -> int:
-    from nydusd.base import version
-
-    # The carriage return is the reference's: clients search for `Git Commit:\s*(.+)`.
-    _print(
-        f" \rVersion: \t{version.VERSION}\nGit Commit: \t{version.GIT_COMMIT}\n"
-        f"Build Time: \t{version.BUILD_TIME}\nProfile: \t{version.PROFILE}\n"
-        f"Rustc: \t\t{version.COMPILER}\n"
-    )
-    return EXIT_OK
-
-
 def _run(words: list[str]) -> int:
     from nydusd.cli.image_options import LATER_COMMANDS, NYDUS_IMAGE
     from nydusd.cli.parser import UsageError
 
+    words = _with_command_first(words)
     if words[:1] and words[0] in LATER_COMMANDS and not {"-h", "--help"} & set(words):
-        return _fail(f"nydus-image {words[0]} is not in this version yet")
+        return _fail(not_in_this_version([f"nydus-image {words[0]}"]))
     try:
         arguments = NYDUS_IMAGE.parse(words)
         if not arguments.show:
             _check_places(arguments)
     except UsageError as exc:
-        sys.stderr.write(exc.text + "\n")
+        complain(exc.text)
         return EXIT_USAGE
     if arguments.show == "version":
-        return _show_version()
+        return show_version(NAME)
     if arguments.show == "help" or not arguments.command.name:
-        _print(NYDUS_IMAGE.help_text(arguments.command) + "\n")
+        print_line(NYDUS_IMAGE.help_text(arguments.command))
         return EXIT_OK
     if features := _later_features(arguments):
-        verb = "is" if len(features) == 1 else "are"
-        return _fail(f"{', '.join(features)} {verb} not in this version yet")
+        return _fail(not_in_this_version(features))
     return _do(arguments)
 
 
@@ -220,15 +208,15 @@ def _check(arguments: "Arguments") -> int:
 
     bootstrap = arguments.text("BOOTSTRAP") or arguments.text("bootstrap") or ""
     blob_dir = arguments.text("blob-dir")
-    tell = (lambda line: _print(line + "\n")) if arguments.flag("verbose") else None
+    tell = print_line if arguments.flag("verbose") else None
     report = check_image(Path(bootstrap), Path(blob_dir) if blob_dir else None, tell)
     if report.findings:
         for finding in report.findings:
-            sys.stderr.write(f"Error: {one_line(finding)}\n")
+            complain(f"Error: {one_line(finding)}")
         return EXIT_FAILED
-    _print("RAFS filesystem metadata is valid, referenced data blobs: \n")
+    print_line("RAFS filesystem metadata is valid, referenced data blobs: ")
     for blob in report.blobs:
-        _print(f"\t {blob_line(blob)}\n")
+        print_line(f"\t {blob_line(blob)}")
     _write_json(arguments, bootstrap, [blob.blob_id for blob in report.blobs], {})
     return EXIT_OK
 
@@ -255,13 +243,8 @@ def _write_json(
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"Error: {message}\n")
+    complain(f"Error: {message}")
     return EXIT_FAILED
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -7,40 +7,28 @@ are imported when the command line asks for them; `--version` needs none but the
 import sys
 from collections.abc import Sequence
 
+from nydusd.cli.command import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    complain,
+    not_in_this_version,
+    print_line,
+    run_command,
+    show_version,
+)
+
 # Not from typing, whose import takes 11 of the 60 ms that `--version` has; mypy knows the name.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from nydusd.cli.parser import Arguments
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130  # as a shell reports SIGINT
+NAME = "nydusd"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run nydusd with *argv* (the process's own by default) to its end; the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if words[:1] in (["--version"], ["-V"]):
-            return _show_version()
-        return _run(words)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # somebody closed our stdout, as `nydusd --help | head` does
-        return EXIT_FAILED
-
-
-def _show_version() -> int:
-    from nydusd.base import version
-
-    # The carriage return is the reference's: clients search for `Git Commit:\s*(.+)`.
-    _print(
-        f"nydusd \rVersion: \t{version.VERSION}\nGit Commit: \t{version.GIT_COMMIT}\n"
-        f"Build Time: \t{version.BUILD_TIME}\nProfile: \t{version.PROFILE}\n"
-        f"Rustc: \t\t{version.COMPILER}\n"
-    )
-    return EXIT_OK
+    return run_command(argv, NAME, _run)
 
 
 def _run(words: list[str]) -> int:
@@ -50,23 +38,21 @@ def _run(words: list[str]) -> int:
     try:
         arguments = NYDUSD.parse(words)
     except UsageError as exc:
-        _complain(exc.text)
+        complain(exc.text)
         return EXIT_USAGE
     if arguments.show == "version":
-        return _show_version()
+        return show_version(NAME)
     if arguments.show == "help":
-        _print(NYDUSD.help_text(arguments.command))
+        print_line(NYDUSD.help_text(arguments.command))
         return EXIT_OK
     if features := later_features(arguments):
-        verb = "is" if len(features) == 1 else "are"
-        message = f"{', '.join(features)} {verb} not in this version yet"
-        _complain(_custom_error("Unsupported", message))
+        complain(_custom_error("Unsupported", not_in_this_version(features)))
         return EXIT_FAILED
     if arguments.flag("check-config"):
         from nydusd.cli.check_config import check_config
 
         lines, usable = check_config(arguments)
-        _print("\n".join(lines))
+        print_line("\n".join(lines))
         return EXIT_OK if usable else EXIT_FAILED
     return _serve(arguments)
 
@@ -92,13 +78,13 @@ def _serve(arguments: "Arguments") -> int:
     except NydusError as exc:
         log.logger.error("%s", exc)
         kind = "InvalidInput" if exc.errno == 22 else "Other"
-        _complain(_custom_error(kind, str(exc)))
+        complain(_custom_error(kind, str(exc)))
     except OSError as exc:
         log.logger.error("%s", exc)
-        _complain(_os_error(exc))
+        complain(_os_error(exc))
     except Exception as exc:
         log.logger.exception("unexpected %s", type(exc).__name__)
-        _complain(_custom_error("Other", f"{type(exc).__name__}: {exc}"))
+        complain(_custom_error("Other", f"{type(exc).__name__}: {exc}"))
     return EXIT_FAILED
 
 
@@ -161,24 +147,6 @@ def _custom_error(kind: str, message: str) -> str:
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in escaped) + '"'
-
-
-def _print(text: str) -> None:
-    """*text* and a newline on stdout, whatever characters it has."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _complain(text: str) -> None:
-    """*text* and a newline on stderr; a closed one hears nothing."""
-    if sys.stderr is None:
-        return
-    try:
-        sys.stderr.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-        sys.stderr.buffer.flush()
-    except (OSError, ValueError):
-        return
 
 
 if __name__ == "__main__":

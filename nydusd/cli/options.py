@@ -22,17 +22,18 @@ def check_threads(value: str) -> str:
     return ""
 
 
+LOG_LEVEL: Final = Option(
+    "log-level",
+    "What is logged",
+    "l",
+    default="info",
+    choices=("trace", "debug", "info", "warn", "error"),
+)
 COMMON: Final = (
     Option("apisock", "Unix socket of the HTTP API", "A", later=True),
     Option("config", "Configuration file", "C"),
     Option("id", "Name of this daemon for its supervisor", requires=("supervisor",), later=True),
-    Option(
-        "log-level",
-        "What is logged",
-        "l",
-        default="info",
-        choices=("trace", "debug", "info", "warn", "error"),
-    ),
+    LOG_LEVEL,
     Option("log-file", "File to log to instead of stderr (.log is added to a bare name)", "L"),
     Option(
         "log-rotation-size", "Size in MiB at which the log file is rotated, 0: never", default="0"
