@@ -19,7 +19,7 @@ import os, signal, threading
 from nydusd.daemon.process import EndRequest
 end = EndRequest()
 end.install()
-threading.Timer(0, lambda: {how}).start()
+threading.Timer(0.2, lambda: {how}).start()
 print(end.wait())
 """
 
