@@ -5,10 +5,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nydusd.build.chunkdict import ChunkDictionary
 from nydusd.build.create_options import CreateOptions
 from nydusd.build.from_directory import tree_from_directory
-from nydusd.build.lower import load_parent
 from nydusd.build.meta_compression import compress_meta
+from nydusd.build.other_image import OtherImage
 from nydusd.build.output import OutputFile
 from nydusd.build.overlay import is_whiteout, merge_layers, take_opaque_mark
 from nydusd.build.pack import BlobWriter, Packer, Progress
@@ -61,12 +62,15 @@ class ImageBuild:
         self.toc: list[bytes] = []
         self.own: BlobInfo | None = None
         self.prefetch_bytes = 0
+        self.dictionary: ChunkDictionary | None = None
 
     def run(self) -> BuildResult:
         """Build the image; `BuildError` for all that can go wrong with its parts."""
         options = self.options
         with OutputFile(options.blob, options.blob_dir, options.inline_meta) as output:
             root = self._tree()
+            if options.chunk_dict is not None:
+                self.dictionary = ChunkDictionary(options.chunk_dict, options)
             nodes = number_nodes(root, options.revision.link_specials)
             plan = plan_prefetch(
                 root,
@@ -107,9 +111,28 @@ class ImageBuild:
         source = os.fsencode(options.source.resolve())
         root = tree_from_directory(source, options.explicit_uid_gid, is_left_out)
         if options.parent_bootstrap is not None:
-            parent = load_parent(options.parent_bootstrap, options, self.chunks)
-            self.blobs.extend(parent.blobs)
-            root = merge_layers(parent.root, root, spec)
+            root = merge_layers(
+                self._parent(options.parent_bootstrap),
+                root,
+                spec,
+                root_from_upper=options.revision.root_from_upper,
+            )
+        return root
+
+    def _parent(self, path: Path) -> TreeNode:
+        """The tree of the image below, its blobs and chunks taken over."""
+        image = OtherImage(path, self.options)
+        self.blobs.extend(image.blobs)
+        root, files = image.tree()
+        numbers: dict[bytes, int] = {}
+        for node, ino in files:
+            node.first_reference = self.chunks.reference_total
+            for record in image.records(ino):
+                number = numbers.get(record)
+                if number is None:
+                    number = numbers[record] = self.chunks.add_record(record)
+                self.chunks.refer(number)
+            node.chunk_count = self.chunks.reference_total - node.first_reference
         return root
 
     def _pack(self, nodes: list[TreeNode], plan: PrefetchPlan, writer: BlobWriter) -> None:
@@ -151,8 +174,16 @@ class ImageBuild:
     def _add_chunks(
         self, digests: list[bytes], sizes: list[int], crcs: list[int] | None
     ) -> list[int]:
-        if self.chunks.own_blob_index < 0:
-            self._claim_own_blob()
+        if self.dictionary is not None or self.own is None:
+            for digest, size in zip(digests, sizes, strict=True):
+                if self.dictionary is not None and self.dictionary.adopt(
+                    digest, size, self.chunks, self.blobs
+                ):
+                    continue
+                if self.own is None and self.chunks.find(digest, size) is None:
+                    self._claim_own_blob()
+                if self.dictionary is None and self.own is not None:
+                    break
         return self.chunks.add_chunks(digests, sizes, crcs)
 
     def _claim_own_blob(self) -> None:
@@ -317,12 +348,16 @@ class ImageBuild:
             compressor=options.compressor,
             digester=options.digester,
             explicit_uid_gid=options.explicit_uid_gid,
+            is_layered=options.parent_bootstrap is not None,
             revision=options.revision,
             blobs=blobs,
         )
         table = plan.table if options.prefetch_policy == PrefetchPolicy.FS else []
         if options.version == 6:
-            return bytes(write_v6(root, nodes, self.chunks, settings, table))
+            rows: list[TreeNode | None] = list(table)
+            if table is plan.table and options.revision.prefetch_padded:
+                rows += [None] * (plan.pattern_count - len(table))
+            return bytes(write_v6(root, nodes, self.chunks, settings, rows))
         set_digests(nodes, self.chunks, options.digester)
         return bytes(write_v5(nodes, self.chunks, settings, table))
 

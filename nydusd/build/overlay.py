@@ -50,11 +50,14 @@ def hidden_name(node: TreeNode, spec: WhiteoutSpec) -> bytes:
     return node.name.removeprefix(OCI_PREFIX) if spec == WhiteoutSpec.OCI else node.name
 
 
-def merge_layers(lower: TreeNode, upper: TreeNode, spec: WhiteoutSpec) -> TreeNode:
+def merge_layers(
+    lower: TreeNode, upper: TreeNode, spec: WhiteoutSpec, *, root_from_upper: bool = True
+) -> TreeNode:
     """The tree that shows *upper* over *lower*; both trees are used up.
 
     All whiteouts of a directory count before its other entries are merged. A directory over a
-    directory keeps the lower children and takes the upper attributes; anything else replaces.
+    directory keeps the lower children and takes the upper attributes, the root only with
+    *root_from_upper*; anything else replaces.
     """
     waiting = [(lower, upper)]
     while waiting:
@@ -77,4 +80,7 @@ def merge_layers(lower: TreeNode, upper: TreeNode, spec: WhiteoutSpec) -> TreeNo
                     old = TreeNode(node.name, node.mode)
                 waiting.append((old, node))
         above.children = list(merged.values())
+    if not root_from_upper:
+        lower.children = upper.children
+        return lower
     return upper

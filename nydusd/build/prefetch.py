@@ -50,6 +50,7 @@ class PrefetchPlan:
 
     files: list[TreeNode] = field(default_factory=list)  # to be packed first, in order
     table: list[TreeNode] = field(default_factory=list)  # exact matches, in pattern order
+    pattern_count: int = 0
 
 
 def with_parts(root: TreeNode) -> Iterator[tuple[TreeNode, PathParts]]:
@@ -68,7 +69,7 @@ def plan_prefetch(root: TreeNode, patterns: list[PathParts], by_pattern: bool) -
     Empty files are never prefetched. Files come in path order, or with *by_pattern* in the order
     of the pattern that names them, then in index order.
     """
-    plan = PrefetchPlan()
+    plan = PrefetchPlan(pattern_count=len(patterns))
     if not patterns:
         return plan
     numbers = {pattern: number for number, pattern in enumerate(patterns)}

@@ -13,5 +13,5 @@ def write_v6(
     nodes: list[TreeNode],
     chunks: ChunkTable,
     settings: ImageSettings,
-    prefetch: list[TreeNode],
+    prefetch: list[TreeNode | None],
 ) -> bytearray: ...

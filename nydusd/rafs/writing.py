@@ -30,8 +30,12 @@ class Revision:
     mapped_addresses: bool  # v6 device slots: the place on a flat disk
     ci_follows_compressor: bool  # CI array stored with the blob's compressor, else with zstd
     link_specials: bool  # symlinks, devices, FIFOs and sockets with one inode share their ino
-    root_counts: bool  # v5 inodes_count includes the root; v6: the root has a build number
+    root_counts: bool  # v5 inodes_count includes the root
+    root_number: int  # v6: build number of the root
+    layered_root_number: int  # the same over a parent image
+    root_from_upper: bool  # over a parent image the root takes the new layer's attributes
     digests_in_id: bool  # the blob's chunk digest table is part of what its id is the sha256 of
+    prefetch_padded: bool  # v6: the prefetch table has a row, at its end 0, for every pattern
     prefetch_by_pattern: bool  # prefetch files in pattern order, else in path order
 
 
@@ -43,7 +47,11 @@ RELEASE_2_2 = Revision(
     ci_follows_compressor=False,
     link_specials=True,
     root_counts=False,
+    root_number=0,
+    layered_root_number=128,
+    root_from_upper=False,
     digests_in_id=False,
+    prefetch_padded=True,
     prefetch_by_pattern=False,
 )
 HEAD = Revision(
@@ -54,7 +62,11 @@ HEAD = Revision(
     ci_follows_compressor=True,
     link_specials=False,
     root_counts=True,
+    root_number=1,
+    layered_root_number=1,
+    root_from_upper=True,
     digests_in_id=True,
+    prefetch_padded=False,
     prefetch_by_pattern=True,
 )
 REVISIONS = {revision.name: revision for revision in (RELEASE_2_2, HEAD)}
@@ -68,6 +80,7 @@ class ImageSettings:
     compressor: Compressor
     digester: Digester
     explicit_uid_gid: bool
+    is_layered: bool = False  # over a parent image
     revision: Revision = RELEASE_2_2
     blobs: list[BlobInfo] = field(default_factory=list)  # in blob table order
 

@@ -120,18 +120,21 @@ cdef class ChunkTable:
         """Chunks of the own blob whose stored place is known."""
         return self.stored_count
 
-    def add_record(self, const uint8_t[::1] record, bint keep=True):
+    def add_record(self, const uint8_t[::1] record, bint first_choice=False):
         """The id of a chunk that exists already: *record* is its 80 bytes on disk.
 
-        With *keep* later chunks of equal digest and size refer to it, unless one is known already.
+        Later chunks of equal digest and size refer to it, unless one is known already and it is
+        not the *first_choice*.
         """
         cdef bytes digest
         cdef uint32_t number
         if record.shape[0] != sizeof(ChunkRecord):
             raise ValueError(f"a chunk record of {record.shape[0]} bytes")
         number = self.append(<const ChunkRecord *>&record[0])
-        if keep:
-            digest = self.records[number].digest[:DIGEST_SIZE]
+        digest = self.records[number].digest[:DIGEST_SIZE]
+        if first_choice:
+            self.known[digest] = number
+        else:
             self.known.setdefault(digest, number)
         return number
 

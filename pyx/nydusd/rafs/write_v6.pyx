@@ -323,17 +323,17 @@ cdef class _Image:
     cdef uint64_t shift         # what the tables before the metadata area take
     cdef ChunkTable chunks
     cdef uint32_t chunk_size
-    cdef bint root_counts
+    cdef uint32_t root_number
 
     def __cinit__(self, uint64_t size, uint64_t shift, ChunkTable chunks, uint32_t chunk_size,
-                  bint root_counts):
+                  uint32_t root_number):
         self.data = bytearray(size)
         self.base = <uint8_t *>self.data
         self.size = size
         self.shift = shift
         self.chunks = chunks
         self.chunk_size = chunk_size
-        self.root_counts = root_counts
+        self.root_number = root_number
 
     cdef uint8_t *room(self, uint64_t offset, uint64_t size) except NULL:
         """*size* bytes at *offset* of the metadata area; a layout that does not fit is a bug."""
@@ -353,7 +353,7 @@ cdef class _Image:
                 (node.area_size - INODE - sizeof(XattrHeaderV6)) // sizeof(XattrEntryV6) + 1
             )
         inode.mode = <uint16_t>node.mode
-        inode.ino = node.ino if node.index != 1 or self.root_counts else 0
+        inode.ino = node.ino if node.index != 1 else self.root_number
         inode.uid = node.uid
         inode.gid = node.gid
         inode.mtime = node.mtime
@@ -607,7 +607,7 @@ def check_blobs(list blobs):
 
 def write_v6(TreeNode root, list nodes, ChunkTable chunks, object settings, list prefetch):
     """The bytes of a v6 bootstrap: *nodes* are the numbered tree of *root*, *settings* an
-    `ImageSettings`, *prefetch* the nodes of the prefetch table.
+    `ImageSettings`, *prefetch* the nodes of the prefetch table, None for a row of 0.
 
     `BuildError` for what v6 cannot store.
     """
@@ -619,7 +619,10 @@ def write_v6(TreeNode root, list nodes, ChunkTable chunks, object settings, list
     cdef bytearray chunk_table
     cdef TreeNode node
     cdef uint64_t shift = 0, at, metadata_end
-    cdef uint32_t nid
+    cdef uint32_t nid, root_number
+    root_number = settings.revision.root_number
+    if settings.is_layered:
+        root_number = settings.revision.layered_root_number
     memcpy(&ext, <const char *>zeros, sizeof(ext))
     check_blobs(settings.blobs)
     layout.place_tree(root)
@@ -639,7 +642,7 @@ def write_v6(TreeNode root, list nodes, ChunkTable chunks, object settings, list
     ext.chunk_table_offset = metadata_end
     ext.chunk_table_size = len(chunk_table)
     image = _Image(align(metadata_end + len(chunk_table), BLOCK), shift, chunks,
-                   settings.chunk_size, settings.revision.root_counts)
+                   settings.chunk_size, root_number)
     put_superblocks(image, settings, len(nodes), any([bool((<TreeNode>n).xattrs) for n in nodes]),
                     &ext)
     put_device_slots(image, settings)
@@ -647,7 +650,7 @@ def write_v6(TreeNode root, list nodes, ChunkTable chunks, object settings, list
     image.base = <uint8_t *>image.data
     if ext.prefetch_table_size:
         for node in prefetch:
-            nid = <uint32_t>(node.offset >> V6_SLOT_BITS)
+            nid = 0 if node is None else <uint32_t>(node.offset >> V6_SLOT_BITS)
             memcpy(image.base + at, &nid, sizeof(nid))
             at += sizeof(nid)
     image.put_tree(root)
