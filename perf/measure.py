@@ -105,7 +105,8 @@ class Cost:
     client_cpu_s: float = 0.0
     foreign_cpu_s: float = 0.0
     steal_s: float = 0.0
-    disk_mib: float = 0.0
+    disk_mib: float = 0.0  # of the whole machine
+    daemon_disk_mib: float = 0.0
 
 
 def children_cpu() -> float:

@@ -66,7 +66,10 @@ class Bench:
         """Time *command* beside the running daemon, after the machine has settled."""
         assert self.daemon is not None
         settle(self.settle_s)
-        return timed(command, self.daemon.cpu_seconds, env)
+        before = self.daemon.disk_read_bytes()
+        cost, text = timed(command, self.daemon.cpu_seconds, env)
+        cost.daemon_disk_mib = (self.daemon.disk_read_bytes() - before) / (1 << 20)
+        return cost, text
 
 
 Workload = dict[str, Any]

@@ -209,6 +209,13 @@ class Daemon:
                 found[name] = int(first[0])
         return found
 
+    def disk_read_bytes(self) -> int:
+        """What the process has read from disks, page cache aside."""
+        for line in Path(f"/proc/{self.pid}/io").read_text().splitlines():
+            if line.startswith("read_bytes: "):
+                return int(line.split()[1])
+        return 0
+
     def open_files(self) -> int:
         """How many descriptors the process has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
