@@ -5,18 +5,23 @@ another (a lock stands for the control thread); readers do not notice.
 """
 
 import logging
+import os
 import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 
 from nydusd.base.errors import ConfigError, MountError
+from nydusd.cache.device import Device
 from nydusd.cache.pool import BlobPool
 from nydusd.config.model import Config
 from nydusd.daemon.image_rules import image_problems
 from nydusd.fs.rafsfs import RafsFs
 from nydusd.fs.vfs import Vfs
+from nydusd.rafs.bootstrap import Bootstrap
+from nydusd.rafs.hints import spans_to_prefetch, wants_everything
 from nydusd.rafs.load import load_bootstrap
 
 logger = logging.getLogger("nydusd")
@@ -84,6 +89,7 @@ class Mounts:
             bootstrap, config.backend, config.cache, config.rafs.batch_size
         )
         undo.callback(device.close)
+        self._start_prefetch(request, bootstrap, device, undo)
         return RafsFs(
             bootstrap,
             device,
@@ -91,6 +97,26 @@ class Mounts:
             enable_xattr=config.rafs.enable_xattr,
             batch_size=config.rafs.batch_size,
         )
+
+    def _start_prefetch(
+        self, request: MountRequest, bootstrap: Bootstrap, device: Device, undo: ExitStack
+    ) -> None:
+        """Fill the cache in the background, if both halves of the configuration ask for it."""
+        assert request.config.cache is not None
+        assert request.config.rafs is not None
+        work, wish = request.config.cache.prefetch, request.config.rafs.prefetch
+        if not (work.enable and wish.enable):
+            return
+        from nydusd.cache.prefetch import Prefetcher  # few mounts ask for it
+
+        paths = [os.fsencode(path) for path in request.prefetch_files]
+        everything = wants_everything(bootstrap, paths, prefetch_all=wish.prefetch_all)
+        spans = spans_to_prefetch(bootstrap, paths)
+        if everything and bootstrap.version == 5:  # without a CI array: by way of the files
+            spans = chain(spans, spans_to_prefetch(bootstrap, [b"/"]))
+        prefetcher = Prefetcher(device, work, spans, everything=everything)
+        undo.callback(prefetcher.close)
+        prefetcher.start()
 
     def umount(self, mountpoint: str) -> None:
         """Take *mountpoint* away and close its parts once no request is in flight there."""

@@ -1,0 +1,136 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from nydusd.base.errors import BackendError, BootstrapError, ConfigError, MountError
+from nydusd.cache.pool import BlobPool
+from nydusd.config import model
+from nydusd.daemon.mounts import MountKind, MountRequest, Mounts
+from nydusd.fs.vfs import Vfs
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "images"
+IMAGES = ("v5-lz4", "v6-zstd")
+
+
+@pytest.fixture
+def vfs():
+    return Vfs()
+
+
+@pytest.fixture
+def pool():
+    return BlobPool()
+
+
+@pytest.fixture
+def mounts(vfs, pool):
+    made = Mounts(vfs, pool, start_time=0.0)
+    yield made
+    made.close()
+
+
+def request_for(image, work_dir, mountpoint="/", blobs=None, prefetch=None, **rafs):
+    prefetch = prefetch or model.NO_PREFETCH
+    config = model.Config(
+        backend=model.Backend(
+            type="localfs", localfs=model.LocalFs(dir=str(blobs or GOLDEN / image / "blobs"))
+        ),
+        cache=model.Cache(
+            type="blobcache",
+            filecache=model.FileCache(work_dir=str(work_dir)),
+            prefetch=prefetch,
+        ),
+        rafs=model.Rafs(prefetch=prefetch, **rafs),
+    )
+    return MountRequest(MountKind.RAFS, str(GOLDEN / image / "bootstrap"), config, mountpoint)
+
+
+def ready_chunks(work_dir):
+    maps = list(Path(work_dir).glob("*.chunk_map"))
+    return sum(bin(byte).count("1") for path in maps for byte in path.read_bytes()[4096:])
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_mounted_and_unmounted(mounts, vfs, pool, tmp_path, image):
+    mounts.mount(request_for(image, tmp_path))
+
+    assert vfs.mounts() == {"/": 1}
+    assert list(mounts.list()) == ["/"]
+    assert pool.blobs()
+    mounts.umount("/")
+    assert not vfs.mounts()
+    assert not mounts.list()
+    assert not pool.blobs()
+
+
+def test_two_mounts_of_one_image_share_its_blobs(mounts, pool, tmp_path):
+    mounts.mount(request_for("v6-zstd", tmp_path, "/a"))
+    open_once = len(pool.blobs())
+    mounts.mount(request_for("v6-zstd", tmp_path, "/b/c"))
+
+    assert len(pool.blobs()) == open_once
+
+
+def test_a_taken_mountpoint_is_refused(mounts, tmp_path):
+    mounts.mount(request_for("v6-zstd", tmp_path))
+
+    with pytest.raises(MountError, match="mounted already"):
+        mounts.mount(request_for("v5-lz4", tmp_path))
+
+
+def test_what_was_not_mounted_cannot_be_unmounted(mounts):
+    with pytest.raises(MountError, match="not mounted"):
+        mounts.umount("/nothing")
+
+
+def test_a_missing_bootstrap_is_an_error(mounts, tmp_path):
+    request = request_for("v6-zstd", tmp_path)
+
+    with pytest.raises(FileNotFoundError):
+        mounts.mount(MountRequest(request.kind, str(tmp_path / "none"), request.config, "/"))
+
+
+def test_a_file_that_is_no_bootstrap_is_refused(mounts, tmp_path):
+    (tmp_path / "text").write_text("hello")
+    request = request_for("v6-zstd", tmp_path)
+
+    with pytest.raises(BootstrapError, match="neither"):
+        mounts.mount(MountRequest(request.kind, str(tmp_path / "text"), request.config, "/"))
+
+
+def test_a_failed_mount_leaves_nothing_behind(mounts, vfs, pool, tmp_path):
+    with pytest.raises(BackendError):
+        mounts.mount(request_for("v6-zstd", tmp_path / "cache", blobs=tmp_path))
+
+    assert not vfs.mounts()
+    assert not pool.blobs()
+    mounts.mount(request_for("v6-zstd", tmp_path / "cache"))
+
+
+def test_validation_of_inodes_is_refused_for_version_6(mounts, tmp_path):
+    with pytest.raises(ConfigError, match="integrity validation"):
+        mounts.mount(request_for("v6-zstd", tmp_path, validate=True))
+
+
+def test_a_configuration_without_a_cache_section_is_refused(mounts, tmp_path):
+    request = request_for("v6-zstd", tmp_path)
+    config = request.config._replace(cache=None)
+
+    with pytest.raises(ConfigError, match="sections backend, cache and rafs"):
+        mounts.mount(MountRequest(request.kind, request.source, config, "/"))
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_prefetch_fills_the_cache_without_a_reader(mounts, pool, tmp_path, image):
+    prefetch = model.Prefetch(enable=True, threads=1, prefetch_all=True)
+    mounts.mount(request_for(image, tmp_path, prefetch=prefetch))
+    wanted = sum(blob.info.chunk_count for blob in pool.blobs())
+
+    deadline = time.monotonic() + 20
+    while ready_chunks(tmp_path) < wanted and time.monotonic() < deadline:
+        os.sched_yield()
+
+    assert wanted > 0
+    assert ready_chunks(tmp_path) == wanted
