@@ -25,7 +25,13 @@ DIRECTIVES = {
     "autotestdict": False,
     "linetrace": TRACE,
 }
-CFLAGS = ["-O1" if DEBUG else "-O2", "-g", "-fno-strict-aliasing", "-Wno-unused-function"]
+CFLAGS = [
+    "-O1" if DEBUG else "-O2",
+    "-g",
+    "-fno-strict-aliasing",
+    "-Wno-unused-function",
+    "-Wno-sign-compare",
+]
 MACROS = [("_GNU_SOURCE", "1"), ("_FILE_OFFSET_BITS", "64")]
 LDFLAGS = []
 if TRACE:

@@ -63,6 +63,12 @@ cdef struct XattrEntry:
     uint32_t name_len
     uint32_t value_len
 
+# What the chunks of one blob must stay within; all ones where the image does not tell.
+cdef struct BlobLimit:
+    uint32_t chunk_count
+    uint64_t compressed_end     # bytes of the stored blob
+    uint64_t uncompressed_end   # bytes of the plain blob, on a multiple of 4096
+
 cdef class Bootstrap:
     cdef Mapping file
     cdef readonly int version               # 5 or 6
@@ -72,6 +78,14 @@ cdef class Bootstrap:
     cdef readonly uint32_t chunk_size       # bytes
     cdef readonly list blobs                # BlobInfo, by blob index
     cdef readonly list prefetch_inos        # of the image's prefetch table, in its order
+    cdef BlobLimit *limits                  # owned; by blob index
+    cdef uint32_t limits_count
+    cdef bint explicit_owner                # else every inode belongs to the daemon
+    cdef uint32_t daemon_uid
+    cdef uint32_t daemon_gid
+
+    # *flags* and *blobs*, and what follows from them; limits begin with all ones
+    cdef int begin(self, uint64_t flags, list blobs) except -1
 
     # All: 0 or -errno; -ENOENT no such inode or name, -EIO the image is broken there.
     cdef int attributes(self, uint64_t ino, Attributes *out) noexcept nogil

@@ -6,12 +6,17 @@ amount of work and touch no memory outside the mapping. The Python methods say t
 for the checker, the hints and tests; none recurses, and a broken image is an `OSError` with EIO.
 """
 
+import os
+
 from libc.errno cimport E2BIG, ENOSYS
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from nydusd.rafs.names cimport KIND_DIRECTORY, KIND_SHIFT
 
 from nydusd.base.errors import BootstrapError, check
+from nydusd.rafs.blobs import SuperblockFlag
 from nydusd.rafs.records import Entry, Span, Stat, Walked
 
 cdef enum:
@@ -31,6 +36,23 @@ cdef object span_record(const ChunkSpan *span):
 
 cdef class Bootstrap:
     """One image's metadata. Readers subclass it; the methods here refuse every request."""
+
+    cdef int begin(self, uint64_t flags, list blobs) except -1:
+        self.flags = flags
+        self.explicit_owner = bool(flags & SuperblockFlag.EXPLICIT_UID_GID)
+        self.daemon_uid = os.geteuid()
+        self.daemon_gid = os.getegid()
+        self.blobs = blobs
+        self.limits_count = len(blobs)
+        if self.limits_count:
+            self.limits = <BlobLimit *>malloc(self.limits_count * sizeof(BlobLimit))
+            if self.limits == NULL:
+                raise MemoryError
+            memset(self.limits, 0xff, self.limits_count * sizeof(BlobLimit))
+        return 0
+
+    def __dealloc__(self):
+        free(self.limits)
 
     cdef int attributes(self, uint64_t ino, Attributes *out) noexcept nogil:
         return -ENOSYS

@@ -15,22 +15,11 @@ cdef struct Record:
     uint32_t index          # from 1
     uint32_t kind           # S_IFMT bits >> 12
 
-# What chunks must stay within, for each blob; all ones where the image does not tell.
-cdef struct BlobLimit:
-    uint32_t chunk_count
-    uint64_t compressed_end
-    uint64_t uncompressed_end   # on a multiple of 4096
-
 cdef class BootstrapV5(Bootstrap):
     cdef uint64_t inode_table       # offset in the file
     cdef uint32_t entries           # of the inode table
-    cdef BlobLimit *limits          # owned; by blob index
-    cdef uint32_t limits_count
     cdef int digester               # Digester
     cdef uint8_t *verified          # owned; VERIFIED_* by index, each byte atomic; NULL = not asked
-    cdef bint explicit_owner        # else every inode belongs to the daemon
-    cdef uint32_t daemon_uid
-    cdef uint32_t daemon_gid
 
     cdef int load_index(self, uint64_t index, Record *out) noexcept nogil
     cdef int load_ino(self, uint64_t ino, Record *out) noexcept nogil

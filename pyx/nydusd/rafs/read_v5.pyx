@@ -6,8 +6,6 @@ and name it as their parent, which is checked where they are met: so no director
 twice, whatever the file says. Any thread, no GIL. Facts of the format: docs/formats/rafs-v5.md.
 """
 
-import os
-
 cimport cython
 from libc.errno cimport (
     E2BIG, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, ERANGE,
@@ -19,7 +17,7 @@ from libc.string cimport memchr, memcmp, memcpy
 from nydusd.base.mapping cimport Mapping
 from nydusd.rafs.bootstrap cimport (
     CHUNK_BATCH, CHUNK_COMPRESSED, CHUNK_ENCRYPTED, CHUNK_HOLE, SPAN_HOLE, SPAN_PLACED,
-    Attributes, Bootstrap, ChunkSpan, DirEntry, XattrEntry,
+    Attributes, BlobLimit, Bootstrap, ChunkSpan, DirEntry, XattrEntry,
 )
 from nydusd.rafs.names cimport (
     KIND_DIRECTORY, KIND_REGULAR, KIND_SHIFT, KIND_SYMLINK, NAME_MAX, compare_names, is_device,
@@ -32,7 +30,6 @@ from nydusd.rafs.ondisk_v5 cimport (
 
 from nydusd.base.errors import BootstrapError, check, errno_of
 from nydusd.codec.digest import digest_of, hasher
-from nydusd.rafs.blobs import SuperblockFlag
 from nydusd.rafs.tables_v5 import read_tables
 
 cdef enum:
@@ -77,30 +74,21 @@ cdef class BootstrapV5(Bootstrap):
         self.file = file
         self.version = 5
         self.root_ino = V5_ROOT_INO
-        self.flags = superblock.flags
+        self.begin(superblock.flags, tables.blobs)
         self.inodes_count = superblock.inodes_count
         self.chunk_size = superblock.chunk_size
         self.inode_table = superblock.inode_table_offset
         self.entries = superblock.inode_table_entries
-        self.blobs = tables.blobs
         self.prefetch_inos = tables.prefetch_inos
         self.digester = tables.digester
-        self.explicit_owner = bool(self.flags & SuperblockFlag.EXPLICIT_UID_GID)
-        self.daemon_uid = os.geteuid()
-        self.daemon_gid = os.getegid()
-        self.limits_count = len(self.blobs)
-        if self.limits_count:
-            self.limits = <BlobLimit *>calloc(self.limits_count, sizeof(BlobLimit))
-            if self.limits == NULL:
-                raise MemoryError
         for i in range(self.limits_count):
             info = self.blobs[i]
-            self.limits[i].chunk_count = info.chunk_count or 0xffffffff
-            self.limits[i].compressed_end = info.data_size or <uint64_t>-1
-            self.limits[i].uncompressed_end = (
-                (info.uncompressed_size + 4095) & ~4095 if info.uncompressed_size
-                else <uint64_t>-1
-            )
+            if info.chunk_count:
+                self.limits[i].chunk_count = info.chunk_count
+            if info.data_size:
+                self.limits[i].compressed_end = info.data_size
+            if info.uncompressed_size:
+                self.limits[i].uncompressed_end = (info.uncompressed_size + 4095) & ~4095
         if validate:
             self.verified = <uint8_t *>calloc(self.entries + 1, 1)
             if self.verified == NULL:
@@ -109,7 +97,6 @@ cdef class BootstrapV5(Bootstrap):
 
     def __dealloc__(self):
         free(self.verified)
-        free(self.limits)
 
     def check_root(self):
         """`BootstrapError` unless the root is a directory."""

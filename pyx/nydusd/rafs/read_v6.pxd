@@ -25,21 +25,11 @@ cdef struct DirBlock:
     uint32_t size           # bytes
     uint32_t count          # entries
 
-# What spans must stay within, for each blob.
-cdef struct BlobLimit:
-    uint32_t chunk_count
-    uint64_t uncompressed_end   # on a multiple of 4096
-
 cdef class BootstrapV6(Bootstrap):
     cdef uint32_t block_bits
     cdef uint64_t meta_offset       # of nid 0 in the file
     cdef uint64_t slots             # nids are below this
-    cdef BlobLimit *limits          # owned; by blob index
-    cdef uint32_t limits_count
     cdef bint tarfs                 # chunks lie plain in a tar
-    cdef bint explicit_owner        # else every inode belongs to the daemon
-    cdef uint32_t daemon_uid
-    cdef uint32_t daemon_gid
 
     cdef int load_inode(self, uint64_t nid, Inode *out) noexcept nogil
     # a block of an inode's data, plain or inline: its bytes and their number

@@ -6,19 +6,16 @@ fast as one of ten. After that every request starts from the number of an inode'
 GIL. Facts of the format: docs/formats/rafs-v6.md; EROFS: fs/erofs of Linux.
 """
 
-import os
-
 cimport cython
 from libc.errno cimport (
     E2BIG, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, ERANGE,
 )
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy
 
 from nydusd.base.mapping cimport Mapping
 from nydusd.rafs.bootstrap cimport (
-    SPAN_DIRECT, Attributes, Bootstrap, ChunkSpan, DirEntry, XattrEntry,
+    SPAN_DIRECT, Attributes, BlobLimit, Bootstrap, ChunkSpan, DirEntry, XattrEntry,
 )
 from nydusd.rafs.names cimport (
     KIND_BLOCK, KIND_CHAR, KIND_DIRECTORY, KIND_FIFO, KIND_REGULAR, KIND_SHIFT, KIND_SOCKET,
@@ -124,30 +121,17 @@ cdef class BootstrapV6(Bootstrap):
             self.slots = (file.size - self.meta_offset) >> V6_SLOT_BITS
         self.root_ino = superblock.root_nid
         self.inodes_count = superblock.inos
-        self.flags = extended.flags
+        self.begin(extended.flags, tables.blobs)
         self.chunk_size = extended.chunk_size
-        self.blobs = tables.blobs
         self.prefetch_inos = tables.prefetch_nids
         self.tarfs = bool(self.flags & SuperblockFlag.TARFS)
-        self.explicit_owner = bool(self.flags & SuperblockFlag.EXPLICIT_UID_GID)
-        self.daemon_uid = os.geteuid()
-        self.daemon_gid = os.getegid()
-        self.limits_count = len(self.blobs)
-        if self.limits_count:
-            self.limits = <BlobLimit *>calloc(self.limits_count, sizeof(BlobLimit))
-            if self.limits == NULL:
-                raise MemoryError
         uncounted = BlobFeature.TARFS | BlobFeature.IS_CHUNKDICT_GENERATED
         for i in range(self.limits_count):
             info = self.blobs[i]
-            self.limits[i].chunk_count = (
-                0xffffffff if info.features & uncounted else info.chunk_count
-            )
+            if not info.features & uncounted:
+                self.limits[i].chunk_count = info.chunk_count
             self.limits[i].uncompressed_end = (info.uncompressed_size + 4095) & ~4095
         self.check_root()
-
-    def __dealloc__(self):
-        free(self.limits)
 
     def check_root(self):
         """`BootstrapError` unless the root is a directory."""
