@@ -6,6 +6,8 @@ import stat
 import struct
 from typing import NamedTuple
 
+from nydusd.rafs.bootstrap import Bootstrap
+
 
 class Node(NamedTuple):
     """One name of an image."""
@@ -154,3 +156,29 @@ def xattrs_of(area: bytes) -> dict[bytes, bytes]:
         found[PREFIXES[prefix] + name] = value
         cursor += (4 + name_len + value_len + 3) // 4 * 4
     return found
+
+
+def check_against_decoder(bootstrap: Bootstrap, data: bytes) -> None:
+    """Assert that *bootstrap* tells of every name of *data* what `decode` tells."""
+    expected = decode(data)
+
+    assert {entry.path: entry.ino for entry in bootstrap.walk()} == {
+        name: node.ino for name, node in expected.items()
+    }
+    for name, node in expected.items():
+        found = bootstrap.stat(bootstrap.find(name))
+        assert found[0:2] == (node.ino, node.size)
+        assert (found.mode, found.uid, found.gid, found.nlink) == node[1:5]
+        assert (found.mtime, found.mtime_nsec) == node.mtime
+        assert found.rdev == node.rdev
+        assert bootstrap.xattrs(node.ino) == node.xattrs
+        for attribute, value in node.xattrs.items():
+            assert bootstrap.xattr_value(node.ino, attribute) == value
+        if node.target:
+            assert bootstrap.target(node.ino) == node.target
+        if node.mode >> 12 == 8:
+            spans = list(bootstrap.chunk_spans(node.ino))
+            assert [(s.blob_index, s.chunk_index, s.uncompressed_offset) for s in spans] == (
+                node.chunks
+            )
+            assert sum(span.length for span in spans) == node.size
