@@ -146,6 +146,7 @@ class Packer:
 
     def pack(self, files: Iterable[TreeNode]) -> None:
         """Pack *files* (regular ones) in order; sets their chunk references."""
+        self._stopping = False
         batches: queue.Queue[Batch | None] = queue.Queue(BATCHES_WAITING)
         reader = threading.Thread(
             target=self._read, args=(iter(files), batches), name="file-reader", daemon=True

@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.rafs.ondisk_v5 cimport ChunkRecord
+from nydusd.rafs.write_tree cimport TreeNode
 
 cdef class ChunkTable:
     cdef ChunkRecord *records           # owned; distinct chunks by id
@@ -20,4 +21,6 @@ cdef class ChunkTable:
     cdef int grow_records(self) except -1
     cdef int grow_references(self, size_t more) except -1
     cdef int grow_own(self) except -1
+    # raises unless *node* (a regular file) refers to as many chunks as its size needs
+    cdef int check_references(self, TreeNode node, uint32_t chunk_size) except -1
     cdef uint32_t append(self, const ChunkRecord *record) except? 0xffffffff

@@ -99,6 +99,17 @@ cdef class ChunkTable:
             self.own_room = room
         return 0
 
+    cdef int check_references(self, TreeNode node, uint32_t chunk_size) except -1:
+        cdef uint64_t wanted = (node.size + chunk_size - 1) // chunk_size
+        if node.chunk_count != wanted:
+            raise AssertionError(f"{node!r} has {node.chunk_count} chunks, it needs {wanted}")
+        if wanted and (
+            node.first_reference > self.reference_count
+            or wanted > self.reference_count - node.first_reference
+        ):
+            raise AssertionError(f"{node!r} refers to chunks that do not exist")
+        return 0
+
     cdef uint32_t append(self, const ChunkRecord *record) except? 0xffffffff:
         self.grow_records()
         self.records[self.record_count] = record[0]

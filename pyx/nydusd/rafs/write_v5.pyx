@@ -97,10 +97,9 @@ cdef uint8_t *put_xattrs(uint8_t *at, TreeNode node) except NULL:
 cdef int put_chunks(uint8_t *at, TreeNode node, ChunkTable chunks, uint32_t chunk_size) except -1:
     cdef ChunkRecord record
     cdef uint32_t k
-    if node.first_reference > chunks.reference_count or (
-        node.chunk_count > chunks.reference_count - node.first_reference
-    ):
-        raise AssertionError(f"chunks of {node!r}")
+    if node.mode & S_IFMT != S_IFREG:
+        return 0
+    chunks.check_references(node, chunk_size)
     for k in range(node.chunk_count):
         record = chunks.records[chunks.references[node.first_reference + k]]
         record.file_offset = <uint64_t>k * chunk_size

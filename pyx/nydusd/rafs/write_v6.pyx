@@ -384,11 +384,7 @@ cdef class _Image:
         cdef uint64_t previous = 0, unit = self.chunk_size
         cdef uint32_t blob = 0, bits = 0, k, number
         cdef bint adjacent = True
-        if node.chunk_count and (
-            node.first_reference > self.chunks.reference_count
-            or node.chunk_count > self.chunks.reference_count - node.first_reference
-        ):
-            raise AssertionError(f"chunks of {node!r}")
+        self.chunks.check_references(node, self.chunk_size)
         for k in range(node.chunk_count):
             number = self.chunks.references[node.first_reference + k]
             record = &self.chunks.records[number]
