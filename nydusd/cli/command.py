@@ -3,6 +3,7 @@
 Imports nothing of ours: `--version` is asked often and waits for nothing that it does not need.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -25,6 +26,8 @@ def run_command(argv: Sequence[str] | None, name: str, run: Callable[[list[str]]
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # somebody closed our stdout, as `nydusd --help | head` does
+        # The interpreter flushes what is left at its end; it must not fail once more there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 
 

@@ -55,7 +55,7 @@ def test_other_levels_carry_the_source_position(logger, tmp_path, level, name):
 
     found = LINE.fullmatch(lines_of(tmp_path / "a.log")[0])
     assert found["level"] == name
-    assert re.fullmatch(r"\[test_log\.py:\d+\] text", found["rest"])
+    assert re.fullmatch(r"\[(\S+/)?test_log\.py:\d+\] text", found["rest"])
 
 
 def test_what_could_forge_a_line_is_escaped(logger, tmp_path):

@@ -49,7 +49,10 @@ def names_in(path: Path) -> list[str]:
 
 
 def has_no_workers() -> bool:
-    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            names.append((task / "comm").read_text())
     return not any(name.startswith(("fuse_", "fetch-")) for name in names)
 
 
