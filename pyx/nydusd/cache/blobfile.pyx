@@ -129,8 +129,7 @@ cdef class BlobFile:
     cdef void count_mapped(self, uint64_t n) noexcept nogil:
         """Unmap the pages of earlier hits once this file's share of the budget is used up."""
         cdef uint64_t share
-        cdef uint64_t total = sum_add(&self.served, FAULT_AROUND_BYTES if n < FAULT_AROUND_BYTES
-                                      else n)
+        cdef uint64_t total = sum_add(&self.served, n + FAULT_AROUND_BYTES)
         if total < SHARE_BYTES_MIN:
             return
         share = MAPPED_BYTES // (sum_load(&open_mappings) or 1)

@@ -11,6 +11,7 @@ import os
 import struct
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 cimport cython
 
@@ -275,18 +276,15 @@ def copy_chunk_map(path, uint32_t count):
     No file gives an empty map; `CacheError` as `open_chunk_map` has it.
     """
     cdef ChunkMap copied = ChunkMap(count)
-    cdef const uint8_t[::1] bits
-    cdef size_t i
+    cdef bytes bits
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return copied
     try:
         copied.all_ready = check_header(fd, path, count)
-        content = os.pread(fd, bitmap_bytes(count), HEADER_BYTES)
+        bits = os.pread(fd, bitmap_bytes(count), HEADER_BYTES)
     finally:
         os.close(fd)
-    bits = content
-    for i in range(bits.shape[0]):
-        copied.own[i] = bits[i]
+    memcpy(copied.own, <const char *>bits, len(bits))
     return copied

@@ -16,7 +16,7 @@ from nydusd.base.parking cimport counter_of
 from nydusd.cache.cached_blob cimport (
     COUNT_HIT_BYTES, COUNT_HITS, COUNT_MISSES, CachedBlob,
 )
-from nydusd.cache.fetch cimport Fetch
+from nydusd.cache.fetch cimport Fetch, give_back_memory
 from nydusd.cache.plan cimport CHUNK_PLAIN, Chunk
 from nydusd.cache.target cimport (
     READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget, add_segment,
@@ -209,6 +209,7 @@ cdef class FetchedRead:
                  uint32_t following_count, ReadTarget *target) except? -1:
         global waiting
         cdef Fetch fetch
+        cdef uint64_t size = 0
         waiting += 1
         try:
             self.collect(spans, count)
@@ -230,6 +231,8 @@ cdef class FetchedRead:
             waiting -= 1
             for fetch in self.fetches.values():
                 fetch.release()
+                size += fetch.drop()
+            give_back_memory(size, waiting)
 
     cdef int collect(self, const ChunkSpan *spans, uint32_t count) except -1:
         """What is needed of each blob, and what of it is here."""

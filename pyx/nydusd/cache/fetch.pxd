@@ -18,6 +18,10 @@ cdef void open_window(Window *window, const ChunkPlace *place, uint64_t batch_si
 cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil
 cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil
 
+# buffers of *size* bytes have just been freed and *busy* other fetches run: give memory back to
+# the system when that is due; under the GIL
+cdef void give_back_memory(uint64_t size, int busy) noexcept
+
 cdef class Fetch:
     cdef CachedBlob blob
     cdef Chunk *chunks          # owned; sorted by place once `sort` has run
@@ -56,6 +60,8 @@ cdef class Fetch:
     cdef const Chunk *find(self, uint32_t index) noexcept nogil
     # give up every claim that is left; resumes who waits
     cdef void release(self) noexcept nogil
+    # free every buffer; bytes that had been asked of the backend
+    cdef uint64_t drop(self) except? 0
 
     cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
     cdef bint from_cache(self, Chunk *chunk) except -1

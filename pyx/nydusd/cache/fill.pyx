@@ -6,16 +6,19 @@ One call is one backend request, or few; it runs with the GIL on a thread of pre
 from libc.stdint cimport uint32_t, uint64_t
 
 from nydusd.cache.cached_blob cimport CachedBlob
-from nydusd.cache.fetch cimport Fetch, Window, in_window, open_window, widen_window
+from nydusd.cache.fetch cimport (
+    Fetch, Window, give_back_memory, in_window, open_window, widen_window,
+)
 from nydusd.cache.span_reader cimport chunk_span
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 
+from nydusd.cache.device import waiting_readers
+
 
 cdef uint64_t finish(Fetch fetch, uint64_t batch_size) except? 0:
     """Have, decode and keep what *fetch* has claimed; bytes asked of the backend."""
-    cdef uint64_t size = 0
-    cdef uint32_t i
+    cdef uint64_t size
     try:
         fetch.sort()
         fetch.get(batch_size)
@@ -23,8 +26,8 @@ cdef uint64_t finish(Fetch fetch, uint64_t batch_size) except? 0:
         fetch.keep()
     finally:
         fetch.release()
-    for i in range(fetch.range_count):
-        size += fetch.ranges[i].size
+    size = fetch.drop()
+    give_back_memory(size, waiting_readers())
     return size
 
 
