@@ -129,6 +129,10 @@ def test_an_old_empty_image_has_a_prefetch_size_without_a_table() -> None:
     assert tables_of(image).prefetch_nids == []
 
 
+def test_empty_rows_of_the_prefetch_table_are_left_out() -> None:
+    assert tables_of(ImageV6(prefetch=[200, 0, 128, 0])).prefetch_nids == [200, 128]
+
+
 def test_a_blob_is_told_with_its_features_and_the_end_of_its_data() -> None:
     blob = BlobV6(features=0x50000001, ci=(1024, 16, 16), compressed_size=9999, compressor=3)
 

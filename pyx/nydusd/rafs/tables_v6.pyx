@@ -212,7 +212,7 @@ cdef int check_device_slots(Mapping file, uint32_t count) except -1:
 
 
 cdef list read_prefetch(Mapping file, uint64_t offset, uint64_t size):
-    """Nids of the prefetch table, as they stand; [] when there is none."""
+    """Nids of the prefetch table in its order; [] when there is none."""
     cdef uint64_t count = min(size // sizeof(uint32_t), <uint64_t>PREFETCH_MAX)
     cdef uint64_t i
     cdef uint32_t nid = 0
@@ -220,7 +220,8 @@ cdef list read_prefetch(Mapping file, uint64_t offset, uint64_t size):
     for i in range(count):
         if file.load_u32(offset + i * sizeof(uint32_t), &nid) != 0:
             break
-        found.append(nid)
+        if nid != 0:                # nydus-image 2.2 leaves such rows for patterns without a file
+            found.append(nid)
     return found
 
 
