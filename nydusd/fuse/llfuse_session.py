@@ -101,7 +101,9 @@ class Session:
             self._close()
             raise
         self._deferred.start()
-        self._thread = threading.Thread(target=self._run, args=(llfuse,), name="fuse_session")
+        self._thread = threading.Thread(
+            target=self._run, args=(llfuse,), name="fuse_session", daemon=True
+        )
         self._thread.start()
         if not self._inherited:
             self._await_negotiation()
@@ -150,13 +152,13 @@ class Session:
             logger.error("reading /dev/fuse: %s", os.strerror(code))
         elif code:
             logger.info("FUSE connection of %s ended by the kernel", self._mountpoint)
-        channel.stop_workers(STOP_SECONDS)
-        self._vfs.on_change(None)
-        # A successor has the kernel send again what stays unanswered.
-        self._deferred.stop(
-            -errno.ENOTCONN if self._unmounts else 0, 0.0 if code else DRAIN_SECONDS
-        )
         try:
+            channel.stop_workers(STOP_SECONDS)
+            self._vfs.on_change(None)
+            # A successor has the kernel send again what stays unanswered.
+            self._deferred.stop(
+                -errno.ENOTCONN if self._unmounts else 0, 0.0 if code else DRAIN_SECONDS
+            )
             llfuse.close(unmount=False)
         finally:
             self._close()
@@ -164,13 +166,18 @@ class Session:
             if self._on_end is not None:
                 self._on_end()
 
+    def _detach(self) -> None:
+        """Take the mount away, if it is still ours and not to be left."""
+        if not self._unmounts or self._device < 0:
+            return
+        try:
+            mount.unmount(self._mountpoint, self._device)
+        except (OSError, MountError) as exc:
+            logger.error("umount of %s: %s", self._mountpoint, exc)  # noqa: TRY400
+
     def _close(self) -> None:
-        """Take the mount away, if it is still ours, and close the descriptor."""
-        if self._unmounts and self._device >= 0:
-            try:
-                mount.unmount(self._mountpoint, self._device)
-            except (OSError, MountError) as exc:
-                logger.error("umount of %s: %s", self._mountpoint, exc)  # noqa: TRY400
+        """Take the mount away and close the descriptor."""
+        self._detach()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -187,8 +194,7 @@ class Session:
         if self._thread is None or self._ended.is_set():
             return
         self._unmounts = unmount
-        if unmount:
-            mount.unmount(self._mountpoint, self._device)
+        self._detach()
         channel.stop_workers(STOP_SECONDS)
         self._thread.join(2 * STOP_SECONDS)
         if self._thread.is_alive():

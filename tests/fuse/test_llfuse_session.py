@@ -15,7 +15,7 @@ import pytest
 
 from nydusd.base.errors import MountError
 from nydusd.fs.vfs import Vfs
-from nydusd.fuse import mount
+from nydusd.fuse import channel, mount
 from nydusd.fuse.llfuse_session import Session
 from tests.fs.memory import MemoryFs
 
@@ -203,6 +203,23 @@ def test_a_mount_can_be_left_and_adopted(serve, tmp_path):
     assert names_in(tmp_path) == NAMES
     second.session.stop()
     assert not second.is_mounted()
+
+
+def test_a_read_that_was_left_unanswered_is_sent_again_to_the_successor(serve, tmp_path):
+    first = serve()
+    inherited = os.dup(first.session.fd)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "slow-0").read_bytes)
+        while first.session.waiting_reads == 0:
+            pass
+        first.session.stop(unmount=False)
+        first.filesystem.release.set()
+        second = serve(inherited_fd=inherited)
+        second.filesystem.release.set()
+        if channel.ask_to_resend() == -errno.EINVAL:
+            second.session.stop()
+            pytest.skip("the kernel does not know FUSE_NOTIFY_RESEND")
+        assert read.result() == b"late"
 
 
 def test_sessions_can_follow_each_other_in_a_process(serve):
