@@ -93,8 +93,10 @@ extensions = [
     for source in sorted(PYX.rglob("*.pyx"))
 ]
 setup(
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,
+        nthreads=os.cpu_count() or 1,
         include_path=[str(PYX)],
         build_dir="build/cython",
         compiler_directives=DIRECTIVES,

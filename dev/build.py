@@ -31,8 +31,7 @@ def compile_in_place(folder: Path) -> None:
     """Bring the compiled modules of the tree in *folder* up to date."""
     install_tools()
     environment = os.environ | {"PYTHONPATH": str(TOOLS)}
-    jobs = str(os.cpu_count() or 1)
-    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "--parallel", jobs]
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
     subprocess.run(command, cwd=folder, env=environment, check=True)
 
 
