@@ -100,5 +100,5 @@ setup(
         include_path=[str(PYX)],
         build_dir="build/cython",
         compiler_directives=DIRECTIVES,
-    )
+    ),
 )
