@@ -250,6 +250,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what the command line asks for; write what is known after every sample."""
     args = parse_arguments()
+    # An installed program has its bytecode; without it every start compiles the sources anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     modes = parse_modes("nydusd", args.nydusd, args.busy)
     modes += parse_modes("nydus-image", args.nydus_image, [])
     scenarios = [Scenario(name, args) for name in args.scenario]
