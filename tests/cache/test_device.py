@@ -530,3 +530,25 @@ def test_a_directory_that_cannot_be_made_is_a_warning(tmp_path, caplog):
     assert read_spans(with_cache, blob.spans()) == blob.content
     assert "reads go on" in caplog.text
     with_cache.close()
+
+
+def test_a_fetch_that_outlives_its_device_closes_the_files_when_it_ends(tmp_path):
+    blob = MadeBlob(chunks([5000] * 3), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path)
+    cached = with_cache.blobs[0]
+    cached.load_description()
+    backend.started.clear()
+    backend.gate.clear()
+    results = []
+    reader = threading.Thread(target=lambda: results.append(read_spans(with_cache, blob.spans())))
+    reader.start()
+    assert backend.started.wait(20)
+    cached.close()
+    assert backend.closed == 0
+    backend.gate.set()
+    reader.join()
+    assert results == [blob.content]
+    assert backend.closed == 1
+    kept = (tmp_path / f"{blob.blob_id}.blob.data").read_bytes()
+    assert kept == blob.plain

@@ -22,6 +22,8 @@ from nydusd.rafs.bootstrap cimport (
     CHUNK_BATCH, CHUNK_ENCRYPTED, SPAN_DIRECT, SPAN_PLACED, ChunkSpan,
 )
 
+from nydusd.base.errors import BackendError
+
 
 cdef extern from "<errno.h>" nogil:
     int ENOTSUP
@@ -168,8 +170,30 @@ cdef class CachedBlob:
                            self.info.blob_id, self.file.path, os.strerror(-code))
         return 0
 
+    cdef int enter(self) except -1:
+        if self.closing:
+            raise BackendError(f"blob {self.info.blob_id} is not in use any more")
+        self.users += 1
+        return 0
+
+    cdef int leave(self) except -1:
+        self.users -= 1
+        if self.closing and self.users == 0:
+            self.shut()
+        return 0
+
     def close(self):
-        """Close reader, files and mappings; nobody reads any more."""
+        """Close reader, files and mappings once the last fetch has ended; nobody reads any more.
+
+        A fetch outlives its read: it writes the cache file after it has answered. A descriptor
+        closed under it could be another file's by then.
+        """
+        if not self.closing:
+            self.closing = True
+            if self.users == 0:
+                self.shut()
+
+    cdef int shut(self) except -1:
         self.reader.close()
         self.chunks.close()
         if self.describe is not None:
@@ -177,10 +201,15 @@ cdef class CachedBlob:
             self.meta = None
         if self.file is not None:
             self.file.close()
+        return 0
 
     def load_description(self):
         """Get the CI array now instead of at the first read; raises when it cannot be had."""
-        self.need_description()
+        self.enter()
+        try:
+            self.need_description()
+        finally:
+            self.leave()
 
     @property
     def complete(self):

@@ -38,6 +38,7 @@ cdef class Fetch:
     cdef dict reasons           # chunk index -> why it is BAD
     cdef bint aligned           # chunks begin on multiples of 4096 in the plain blob
     cdef bint prefetching
+    cdef bint entered           # counts among the blob's users
 
     cdef Chunk *add(self, uint32_t index, const ChunkPlace *place, const uint8_t *digest,
                     uint32_t state) except NULL
@@ -60,7 +61,7 @@ cdef class Fetch:
     cdef const Chunk *find(self, uint32_t index) noexcept nogil
     # give up every claim that is left; resumes who waits
     cdef void release(self) noexcept nogil
-    # free every buffer; bytes that had been asked of the backend
+    # the last call: free every buffer and leave the blob; bytes that it asked of the backend
     cdef uint64_t drop(self) except? 0
 
     cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil

@@ -3,7 +3,8 @@
 `Device.fetch` puts these steps together for a read, `cache.prefetch` for the background: whatever
 a reader waits for is decoded and answered first, then comes what was brought along, then the
 cache file. Runs with the GIL on a thread that may wait; backend, decompression and disk give it
-up. One `Fetch` belongs to one thread and ends with `release`, whatever happened.
+up. One `Fetch` belongs to one thread and ends with `release` and `drop`, whatever
+happened.
 """
 
 import logging
@@ -113,6 +114,9 @@ cdef class Fetch:
         self.reasons = {}
         self.aligned = BlobFeature.ALIGNED in blob.info.features
         self.prefetching = prefetching
+        self.entered = False
+        blob.enter()
+        self.entered = True
 
     def __dealloc__(self):
         free(self.chunks)
@@ -625,4 +629,7 @@ cdef class Fetch:
         self.count = self.range_count = 0
         self.buffers.clear()
         self.stored.clear()
+        if self.entered:
+            self.entered = False
+            self.blob.leave()
         return size

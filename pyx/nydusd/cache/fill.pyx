@@ -16,16 +16,19 @@ from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 from nydusd.cache.device import waiting_readers
 
 
-cdef uint64_t finish(Fetch fetch, uint64_t batch_size) except? 0:
-    """Have, decode and keep what *fetch* has claimed; bytes asked of the backend."""
+cdef int finish(Fetch fetch, uint64_t batch_size) except -1:
+    """Have, decode and keep what *fetch* has claimed."""
+    fetch.sort()
+    fetch.get(batch_size)
+    fetch.decode_rest()
+    fetch.keep()
+    return 0
+
+
+cdef uint64_t end(Fetch fetch) except? 0:
+    """Give up what *fetch* holds; bytes that it asked of the backend."""
     cdef uint64_t size
-    try:
-        fetch.sort()
-        fetch.get(batch_size)
-        fetch.decode_rest()
-        fetch.keep()
-    finally:
-        fetch.release()
+    fetch.release()
     size = fetch.drop()
     give_back_memory(size, waiting_readers())
     return size
@@ -43,7 +46,7 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t limit
     cdef uint32_t index = first
     cdef bint opened = False
     if blob.meta is None or blob.file is None:
-        return first
+        return first        # closed, or nothing to fill
     while index < blob.chunks.count:
         if blob.meta.chunk(index, &place) != 0:
             return index + 1        # a broken entry: its readers get the error
@@ -61,22 +64,24 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t limit
     return index
 
 
-def fill_run(CachedBlob blob, uint32_t first, uint32_t end, uint64_t batch_size):
-    """Fetch the chunks [*first*, *end*) of a blob with a CI array; bytes that were asked for.
+def fill_run(CachedBlob blob, uint32_t first, uint32_t last, uint64_t batch_size):
+    """Fetch the chunks [*first*, *last*) of a blob with a CI array; bytes that were asked for.
 
     Chunks that are here or claimed are passed over. `BackendError`.
     """
     cdef Fetch fetch = Fetch(blob, prefetching=True)
     cdef ChunkPlace place
     cdef uint32_t index
+    cdef uint64_t size
     try:
-        for index in range(first, end):
+        blob.need_description()
+        for index in range(first, last):
             if blob.meta.chunk(index, &place) == 0 and blob.check_place(&place) == 0:
                 fetch.take_along(index, &place, NULL)
-    except BaseException:
-        fetch.release()
-        raise
-    return finish(fetch, batch_size)
+        finish(fetch, batch_size)
+    finally:
+        size = end(fetch)
+    return size
 
 
 def fill_spans(CachedBlob blob, list spans, uint64_t batch_size):
@@ -84,18 +89,20 @@ def fill_spans(CachedBlob blob, list spans, uint64_t batch_size):
 
     Chunks that are here or claimed are passed over. `BackendError`, `BlobCorrupt`.
     """
-    cdef Fetch fetch = Fetch(blob, prefetching=True)
+    cdef Fetch fetch
     cdef ChunkSpan span
     cdef ChunkPlace place
-    blob.need_description()
+    cdef uint64_t size
     if blob.file is None:
         return 0
+    fetch = Fetch(blob, prefetching=True)
     try:
+        blob.need_description()
         for record in spans:
             chunk_span(record, &span)
             if not span.flags & SPAN_HOLE and blob.place(&span, &place) == 0:
                 fetch.take_along(span.chunk_index, &place, span.digest)
-    except BaseException:
-        fetch.release()
-        raise
-    return finish(fetch, batch_size)
+        finish(fetch, batch_size)
+    finally:
+        size = end(fetch)
+    return size
