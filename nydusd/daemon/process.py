@@ -1,5 +1,6 @@
 """What belongs to the process as a whole: its limit of open files and the signals that end it."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -57,29 +58,36 @@ class EndRequest:
     def __init__(self) -> None:
         self.reason = ""
         self._lock = threading.Lock()
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        # The writing end never blocks: a full pipe wakes as well as one more byte.
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
 
     def install(self) -> None:
         """Take SIGTERM and SIGINT; call from the main thread."""
+        # Python runs a handler between two steps of the main thread. A signal that comes just
+        # before that thread sleeps, or that another thread receives, would not wake it: the byte
+        # that the interpreter's C handler writes does.
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in END_SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         # No lock here: the handler runs in the main thread, between any two of its steps.
         self.reason = self.reason or signal.Signals(number).name
-        os.eventfd_write(self._wake_fd, 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"!")
 
     def ask(self, reason: str) -> None:
         """End for *reason*; the first one asked for is kept."""
         with self._lock:
             self.reason = self.reason or reason
-        os.eventfd_write(self._wake_fd, 1)
+        self._wake()
 
     def wait(self) -> str:
         """Sleep until somebody asks; the reason."""
-        while True:
-            try:
-                os.eventfd_read(self._wake_fd)
-            except InterruptedError:  # Python tries read(2) again after a signal, but not this
-                continue
-            return self.reason
+        while not self.reason:
+            os.read(self._wake_read, 64)
+        return self.reason

@@ -65,6 +65,7 @@ def test_a_limit_that_cannot_be_raised_is_a_warning():
     [
         ("os.kill(os.getpid(), signal.SIGTERM)", "SIGTERM"),
         ("os.kill(os.getpid(), signal.SIGINT)", "SIGINT"),
+        ("signal.pthread_kill(threading.get_ident(), signal.SIGTERM)", "SIGTERM"),
         ("end.ask('unmounted')", "unmounted"),
     ],
 )
