@@ -13,8 +13,12 @@ if [ "${1:-}" = --no-install ]; then
     shift
 fi
 
-packages="gcc libc6-dev pkg-config libfuse-dev fuse liblz4-dev zlib1g-dev libssl-dev
+packages="gcc libc6-dev pkg-config libfuse-dev liblz4-dev zlib1g-dev libssl-dev
 libcurl4-openssl-dev ca-certificates"
+# For mounts without root; the two packages exclude each other.
+if ! command -v fusermount3 >/dev/null && ! command -v fusermount >/dev/null; then
+    packages="$packages fuse"
+fi
 
 works() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null

@@ -5,6 +5,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-sh dev/prepare.sh --no-install erofs-utils fio attr acl procps
+sh dev/prepare.sh --no-install
 build/venv/bin/python -m pip install -q --disable-pip-version-check 'tox>=4.46'
 exec build/venv/bin/python -m tox run -e lint,types,test -- "$@"
