@@ -10,6 +10,7 @@ from typing import Final, Self, TextIO
 
 INTERVAL_S: Final = 0.2
 MIB: Final = 1 << 20
+USUAL_WIDTH: Final = 80  # of terminals that do not tell
 
 
 class ProgressLine:
@@ -18,9 +19,9 @@ class ProgressLine:
     *counts* gives files and bytes so far; it is called in a thread of the line's own.
     """
 
-    def __init__(self, counts: Callable[[], tuple[int, int]], stream: TextIO = sys.stderr) -> None:
+    def __init__(self, counts: Callable[[], tuple[int, int]], stream: TextIO | None = None) -> None:
         self._counts = counts
-        self._stream = stream
+        self._stream = sys.stderr if stream is None else stream
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -48,7 +49,7 @@ class ProgressLine:
             files, size = self._counts()
             rate = size / MIB / (time.monotonic() - begin)
             line = f"{files} files, {size / MIB:.0f} MiB, {rate:.0f} MiB/s"
-            width = os.get_terminal_size(self._stream.fileno()).columns
+            width = os.get_terminal_size(self._stream.fileno()).columns or USUAL_WIDTH
             self._show(f"\r{line[: width - 1]}\x1b[K")
         self._show("\r\x1b[K")
 

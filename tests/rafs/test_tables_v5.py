@@ -26,7 +26,6 @@ def image(**other: object) -> ImageV5:
         {"chunk_size": 0x1800},
         {"flags": 0x9 | 1 << 32},
         {"inodes": 2},
-        {"inodes": 0},
         {"entries": 0, "inodes": 0},
         {"entries": 2**29},
         {"entries": 2**20},

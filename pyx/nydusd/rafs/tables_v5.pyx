@@ -62,7 +62,8 @@ cdef const SuperblockV5 *read_superblock(Mapping file) except NULL:
     check_chunk_size(5, found.chunk_size)
     demand(0 < found.inode_table_entries < INODES_MAX,
            f"inode table has {found.inode_table_entries} entries")
-    demand(0 < found.inodes_count <= found.inode_table_entries,
+    # Builders of 2.2 leave the root out of the count: an empty directory has 0.
+    demand(found.inodes_count <= found.inode_table_entries,
            f"{found.inodes_count} inodes have {found.inode_table_entries} names")
     for offset in (found.inode_table_offset, found.prefetch_table_offset,
                    found.blob_table_offset, found.ext_blob_table_offset):
