@@ -43,7 +43,7 @@ cdef class CachedBlob:
     cdef int users                  # fetches that run; guarded by the GIL
     cdef bint closing               # close() was called; guarded by the GIL
 
-    # READ_DONE the chunk is here, READ_MISSING, READ_CLAIMED, -EIO
+    # READ_DONE the chunk is here, READ_MISSING, READ_CLAIMED
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil
     # 0, -EIO the span and the image do not agree or the chunk is absurd, -ENOTSUP
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil

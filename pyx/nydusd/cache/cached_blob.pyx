@@ -91,14 +91,9 @@ cdef class CachedBlob:
 
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil:
         cdef ChunkPlace place
-        cdef int rc
-        if span.flags & SPAN_DIRECT:
-            return -EIO     # refused at open
-        if not described_load(&self.described):
+        # What cannot be is missing too: the fetching side says what is wrong with it, and logs it.
+        if not described_load(&self.described) or self.place(span, &place) != 0:
             return READ_MISSING
-        rc = self.place(span, &place)
-        if rc != 0:
-            return rc
         if self.direct and self.chunks.is_ready(span.chunk_index):
             return READ_DONE
         if not impatient and self.chunks.is_claimed(span.chunk_index):
@@ -107,7 +102,7 @@ cdef class CachedBlob:
 
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil:
         cdef int rc
-        if span.chunk_index >= self.chunks.count:
+        if span.chunk_index >= self.chunks.count or span.flags & SPAN_DIRECT:
             return -EIO
         if span.flags & SPAN_PLACED:
             out.compressed_offset = span.compressed_offset

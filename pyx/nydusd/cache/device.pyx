@@ -107,13 +107,11 @@ cdef class Device:
             if spans[i].flags & SPAN_HOLE:
                 continue
             if spans[i].blob_index >= self.count or self.table[spans[i].blob_index] == NULL:
-                return -EIO
+                return READ_MISSING     # there is no such blob: `fetch` says so
             # Looked at before the claim: a release after that makes `park` refuse to wait.
             counter = &(<CachedBlob>self.table[spans[i].blob_index]).chunks.counter
             before = counter_of(counter)
             rc = (<CachedBlob>self.table[spans[i].blob_index]).look(&spans[i], target.impatient)
-            if rc < 0:
-                return rc
             if rc == READ_MISSING:
                 missing = True
             elif rc == READ_CLAIMED and wait_on == NULL:
@@ -243,6 +241,10 @@ cdef class FetchedRead:
                 continue
             fetch = self.fetches.get(spans[i].blob_index)
             if fetch is None:
+                if (spans[i].blob_index >= self.device.count
+                        or self.device.blobs[spans[i].blob_index] is None):
+                    raise ChunkCorrupt(f"number {spans[i].blob_index}", spans[i].chunk_index,
+                                       "the image has no such blob with chunks")
                 fetch = Fetch(self.device.blobs[spans[i].blob_index])
                 self.fetches[spans[i].blob_index] = fetch
             fetch.need(&spans[i])
