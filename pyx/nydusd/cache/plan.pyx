@@ -38,7 +38,8 @@ cdef int by_place(const void *left, const void *right) noexcept nogil:
 cdef uint32_t sort_chunks(Chunk *chunks, uint32_t count) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t kept = 0
-    qsort(chunks, count, sizeof(Chunk), by_place)
+    if count > 0:   # *chunks* may be NULL else, which qsort must not be given
+        qsort(chunks, count, sizeof(Chunk), by_place)
     for i in range(count):
         if kept > 0 and by_place(&chunks[kept - 1], &chunks[i]) == 0:
             chunks[kept - 1].state |= chunks[i].state
