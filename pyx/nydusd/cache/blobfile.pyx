@@ -1,6 +1,6 @@
 """The data file of one blob in the cache: `.blob.data` or `.blob.raw`.
 
-Hits are answered straight from a read-only mapping that only the kernel reads (a writev to
+Larger hits are answered straight from a read-only mapping that only the kernel reads (a writev to
 /dev/fuse): a file cut under it gives EFAULT there, no signal here. Everything else goes through
 pread and pwrite. The length is final from the start. Any thread; opening and closing by one.
 """
@@ -43,6 +43,9 @@ cdef extern from *:
     void switch_store(int *, int) noexcept nogil
 
 cdef enum:
+    # Reads up to this size are copied: the faults of a mapping cost more than the copy (daemon CPU
+    # of a random 4 KiB read, perf/scenarios/rand-read.toml: 15 us mapped, 11.5 us copied).
+    COPIED_BYTES = 1 << 14
     FAULT_AROUND_BYTES = 1 << 16    # what one fault maps in (Linux: fault_around_bytes)
     # Pages that hits have mapped in count as resident memory of the daemon: all files together
     # may hold this much, in even shares, before a share is unmapped (they stay in page cache).
@@ -120,7 +123,7 @@ cdef class BlobFile:
         cdef uint8_t *room
         if off > self.size or n > self.size - off:
             return -EIO
-        if target.copy_only or self.base == NULL:
+        if target.copy_only or self.base == NULL or n <= COPIED_BYTES:
             room = add_room(target, n)
             return -EIO if room == NULL else self.load(off, room, n)
         self.count_mapped(n)
