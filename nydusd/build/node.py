@@ -9,6 +9,7 @@ import stat
 from typing import Final
 
 from nydusd.base.errors import BuildError
+from nydusd.build.look import look
 from nydusd.rafs.write_tree import TreeNode
 
 ROOT_NAME: Final = b"/"
@@ -17,7 +18,6 @@ XATTR_VALUE_MAX: Final = 0x10000  # bytes
 # Attributes that an image can hold; the first three are followed by a name, the others are one.
 XATTR_PREFIXES: Final = (b"user.", b"trusted.", b"security.")
 XATTR_NAMES: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
-RDEV_MASK: Final = 0xFFFFFFFF
 
 
 def shown(path: bytes) -> str:
@@ -30,16 +30,6 @@ def cannot_read(path: bytes, exc: OSError) -> str:
     if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return f"{shown(path)}: vanished while it was packed ({exc.strerror})"
     return f"{shown(path)}: {exc.strerror}"
-
-
-def list_xattrs(path: bytes) -> list[str]:
-    """Names of the attributes of *path*; none where the file system has no attributes."""
-    try:
-        return os.listxattr(path, follow_symlinks=False)
-    except OSError as exc:
-        if exc.errno == errno.EOPNOTSUPP:
-            return []
-        raise
 
 
 def is_storable(name: bytes) -> bool:
@@ -76,22 +66,12 @@ def node_from_path(path: bytes, name: bytes, explicit_uid_gid: bool) -> TreeNode
     `BuildError` when it has gone, cannot be read, or has an attribute that no image can hold.
     """
     try:
-        found = os.lstat(path)
-        node = TreeNode(name, found.st_mode, path)
-        names = list_xattrs(path)
-        if names:
+        node, has_xattrs = look(path, name, explicit_uid_gid)
+        if has_xattrs:
+            names = os.listxattr(path, follow_symlinks=False)
             node.xattrs = xattrs_of(path, names)
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(node.mode):
             node.target = os.readlink(path)  # noqa: PTH115 - any bytes
     except OSError as exc:
         raise BuildError(cannot_read(path, exc)) from exc
-    if explicit_uid_gid:
-        node.uid = found.st_uid
-        node.gid = found.st_gid
-    node.rdev = found.st_rdev & RDEV_MASK
-    node.mtime, node.mtime_nsec = divmod(found.st_mtime_ns, 1_000_000_000)
-    if node.children is None:
-        node.size = found.st_size
-        if found.st_nlink > 1:
-            node.identity = (found.st_dev, found.st_ino)
     return node

@@ -143,6 +143,7 @@ class Packer:
         for _ in range(2 * BATCHES_WAITING + 2):
             self._free.put(bytearray())
         self._stopping = False
+        self._workers = os.cpu_count() or 1
 
     def pack(self, files: Iterable[TreeNode]) -> None:
         """Pack *files* (regular ones) in order; sets their chunk references."""
@@ -154,7 +155,7 @@ class Packer:
         reader.start()
         ended = False
         try:
-            with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            with ThreadPoolExecutor(max_workers=self._workers) as pool:
                 while (batch := batches.get()) is not None:
                     if batch.error is not None:
                         raise batch.error
@@ -270,9 +271,14 @@ class Packer:
         plain = pieces(batch, new)
         stored: list[memoryview | bytes] = []
         sizes = []
-        for piece, packed in zip(
-            plain, pool.map(lambda p: compress(compressor, p), plain), strict=True
-        ):
+        # One job a core, not one a chunk: handing over costs more than a small chunk does.
+        count = min(self._workers, len(plain))
+        jobs = [
+            pool.submit(compress_all, compressor, plain[first::count]) for first in range(count)
+        ]
+        found = [job.result() for job in jobs]
+        for number, piece in enumerate(plain):
+            packed = found[number % count][number // count]
             if len(packed) < len(piece):
                 stored.append(packed)
                 sizes.append(len(packed))
@@ -281,6 +287,11 @@ class Packer:
                 sizes.append(0)
         self.chunks.store_compressed(sizes)
         return stored
+
+
+def compress_all(compressor: int, plain: list[memoryview]) -> list[bytes]:
+    """Each of *plain* compressed."""
+    return [compress(compressor, piece) for piece in plain]
 
 
 def pieces(batch: Batch, positions: list[int]) -> list[memoryview]:

@@ -1,0 +1,3 @@
+from nydusd.rafs.write_tree import TreeNode
+
+def look(path: bytes, name: bytes, explicit_uid_gid: bool) -> tuple[TreeNode, bool]: ...
