@@ -7,12 +7,14 @@ for it. Frames are valid either way: without libzstd only the equality is lost
 (tests/build/test_meta_compression.py).
 """
 
-import ctypes
 import functools
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nydusd.codec.compression import ZSTD_LEVEL, compress
 from nydusd.rafs.blobs import Compressor
+
+if TYPE_CHECKING:
+    import ctypes
 
 BLOCK_BYTES: Final = 128 << 10
 PARAMETER_LEVEL: Final = 100  # ZSTD_c_compressionLevel
@@ -21,8 +23,10 @@ SPLITTING_VERSION: Final = 10507  # the first that splits
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def library() -> "ctypes.CDLL | None":
     """The system's libzstd, or None."""
+    import ctypes
+
     try:
         zstd = ctypes.CDLL("libzstd.so.1")
         zstd.ZSTD_createCCtx.restype = ctypes.c_void_p
@@ -50,6 +54,8 @@ def unsplit_frame(plain: bytes) -> bytes | None:
     zstd = library()
     if zstd is None:
         return None
+    import ctypes
+
     context = zstd.ZSTD_createCCtx()
     if not context:
         return None

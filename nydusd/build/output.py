@@ -6,7 +6,6 @@ file whose path the user chose is written in place, as it may be a FIFO that som
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,8 +35,9 @@ class OutputFile:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if is_stream else os.O_TRUNC)
                 self._fd = os.open(path, flags, FILE_MODE)
             elif directory is not None:
-                self._fd, name = tempfile.mkstemp(prefix=".nydus-image-", dir=directory)
-                self._temporary = Path(name)
+                self._temporary = directory / f".nydus-image-{os.urandom(8).hex()}"
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                self._fd = os.open(self._temporary, flags, FILE_MODE)
             else:
                 raise BuildError("neither a file nor a directory to write to")
         except OSError as exc:
@@ -82,9 +82,6 @@ class OutputFile:
         final = self.directory / name
         try:
             if not final.exists():
-                umask = os.umask(0)
-                os.umask(umask)
-                os.fchmod(self._fd, FILE_MODE & ~umask)
                 self._temporary.rename(final)
                 self._temporary = None
         except OSError as exc:

@@ -24,7 +24,11 @@ from nydusd.rafs.blobs import Compressor, Digester
 from nydusd.rafs.write_chunks import ChunkTable
 from nydusd.rafs.write_tree import TreeNode
 
-BATCH_BYTES = 4 << 20  # of plain data that travel together, unless one chunk is larger
+# Plain bytes that travel together, unless one chunk is larger: what fits a core's cache is read,
+# digested, hashed and written from there (300 MB: 1 MiB 0.85 s of CPU, 8 MiB 0.96 s). Chunks to be
+# compressed need more, to be work for every core.
+BATCH_BYTES = 1 << 20
+COMPRESSED_BATCH_BYTES = 4 << 20
 BATCH_RANGES = 1024  # files of one batch
 BATCHES_WAITING = 2  # in each queue
 
@@ -138,7 +142,8 @@ class Packer:
         self.chunk_crc = chunk_crc
         self.add_chunks = add_chunks
         self.progress = progress
-        self._buffer_size = max(BATCH_BYTES, chunk_size)
+        wanted = BATCH_BYTES if compressor == Compressor.NONE else COMPRESSED_BATCH_BYTES
+        self._buffer_size = max(wanted, chunk_size)
         self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
         for _ in range(2 * BATCHES_WAITING + 2):
             self._free.put(bytearray())
