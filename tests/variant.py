@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ASAN_TESTS = ["tests/base", "tests/codec", "tests/rafs", "tests/cache", "tests/fs", "tests/fuse"]
+ASAN_TESTS = [
+    f"tests/{package}" for package in ("base", "codec", "rafs", "cache", "fs", "fuse", "build")
+]
 
 
 def copy_tree(copy: Path) -> None:
