@@ -161,16 +161,16 @@ class Packer:
         ended = False
         try:
             with ThreadPoolExecutor(max_workers=self._workers) as pool:
-                while (batch := batches.get()) is not None:
-                    if batch.error is not None:
-                        raise batch.error
-                    self._store(batch, pool)
-            ended = True
+                while not ended:
+                    batch = batches.get()
+                    ended = batch is None or batch.error is not None
+                    if batch is not None:
+                        self._store(batch, pool)
             self.writer.flush()
         finally:
             self._stopping = True
             while not ended:  # the reader may wait for room in the queue or for a buffer
-                left = batches.get() if batch is not None and batch.error is None else None
+                left = batches.get()
                 ended = left is None or left.error is not None
                 if left is not None:
                     self._free.put(left.buffer)
@@ -248,6 +248,8 @@ class Packer:
 
     def _store(self, batch: Batch, pool: ThreadPoolExecutor) -> None:
         """Refer to the batch's chunks; those that are new go to the writer."""
+        if batch.error is not None:
+            raise batch.error
         first = self.chunks.reference_total
         for node, count in batch.files:
             if node.chunk_count == 0:

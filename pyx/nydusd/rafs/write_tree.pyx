@@ -14,6 +14,7 @@ cdef enum:
 
 
 @cython.final
+@cython.trashcan(True)      # a tree of a hostile parent image may be deeper than the C stack
 cdef class TreeNode:
     """One name of the image, with the attributes that the image shows."""
 
