@@ -1,4 +1,4 @@
-"""Areas of a bootstrap that its superblock names: inside the file, and apart from each other."""
+"""What both readers of tables demand of a bootstrap: fields as they must be, areas apart."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,6 +12,15 @@ class Area(NamedTuple):
     name: str
     offset: int  # bytes
     size: int  # bytes; 0 = there is no such table
+
+
+def demand(kind: str, holds: object, what: str) -> None:
+    """`BootstrapError` that says *what* of a bootstrap of *kind* is wrong, unless *holds*."""
+    if not holds:
+        raise BootstrapError(
+            f"{kind} bootstrap: {what}: the file is corrupt, cut or of an unknown kind, "
+            "get or build it again"
+        )
 
 
 def check_areas(kind: str, areas: Iterable[Area], first: int, file_size: int) -> None:

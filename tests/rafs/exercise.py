@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from hypothesis import strategies as st
+
 from nydusd.base.errors import BootstrapError
 from nydusd.rafs.bootstrap import Bootstrap
 
@@ -17,6 +19,17 @@ WALKED = 400  # names that are looked at in one image
 def golden_bootstraps(version: int) -> list[Path]:
     """Bootstraps of one version that the reference's builder made."""
     return sorted(GOLDEN.glob(f"*/v{version}-*/bootstrap"))
+
+
+@st.composite
+def damaged_bootstraps(draw: st.DrawFn, version: int) -> bytes:
+    """A golden bootstrap with some bytes changed, and perhaps cut."""
+    data = bytearray(draw(st.sampled_from(golden_bootstraps(version))).read_bytes())
+    changes = st.tuples(st.integers(0, 2**20), st.binary(min_size=1, max_size=8))
+    for offset, new in draw(st.lists(changes)):
+        at = offset % len(data)
+        data[at : at + len(new)] = new
+    return bytes(data[: draw(st.none() | st.integers(0, 2**16))])
 
 
 def ask(question: Callable[[], object]) -> None:

@@ -8,10 +8,10 @@ for the checker, the hints and tests; none recurses, and a broken image is an `O
 
 import os
 
-from libc.errno cimport E2BIG, ENOSYS
+from libc.errno cimport E2BIG, ENODATA, ENOSYS
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from nydusd.rafs.names cimport KIND_DIRECTORY, KIND_SHIFT
 
@@ -72,7 +72,20 @@ cdef class Bootstrap:
 
     cdef int xattr(self, uint64_t ino, const char *name, size_t name_len,
                    const uint8_t **value, size_t *length) noexcept nogil:
-        return -ENOSYS
+        cdef XattrEntry entry
+        cdef uint64_t cookie = 0
+        cdef int rc
+        while True:     # each step moves on in an area that is part of the file
+            rc = self.next_xattr(ino, cookie, &entry)
+            if rc <= 0:
+                return rc if rc < 0 else -ENODATA
+            if name_len == <size_t>entry.prefix_len + entry.name_len \
+                    and memcmp(name, entry.prefix, entry.prefix_len) == 0 \
+                    and memcmp(name + entry.prefix_len, entry.name, entry.name_len) == 0:
+                value[0] = entry.value
+                length[0] = entry.value_len
+                return 0
+            cookie = entry.next_cookie
 
     cdef int spans(self, uint64_t ino, uint64_t offset, uint64_t size, ChunkSpan *out,
                    uint32_t room, uint32_t *count) noexcept nogil:

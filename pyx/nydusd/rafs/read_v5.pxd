@@ -27,7 +27,6 @@ cdef class BootstrapV5(Bootstrap):
     # child number *number* of a directory
     cdef int load_child(self, const Record *directory, uint32_t number, Record *out) noexcept nogil
     cdef int check_digests(self, uint64_t directory) noexcept nogil
-    cdef int xattr_at(self, const Record *record, uint64_t cookie, XattrEntry *out) noexcept nogil
     # the whole chunk *number* of a regular file, as a span
     cdef int load_chunk(self, const Record *record, uint64_t number, uint64_t *file_offset,
                         ChunkSpan *span) noexcept nogil

@@ -7,12 +7,10 @@ twice, whatever the file says. Any thread, no GIL. Facts of the format: docs/for
 """
 
 cimport cython
-from libc.errno cimport (
-    E2BIG, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, ERANGE,
-)
+from libc.errno cimport E2BIG, EINVAL, EIO, EISDIR, ENOENT, ENOTDIR, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcpy
 
 from nydusd.base.mapping cimport Mapping
 from nydusd.rafs.bootstrap cimport (
@@ -274,19 +272,15 @@ cdef class BootstrapV5(Bootstrap):
         return -EIO if self.file.is_damaged() else 0
 
     cdef int next_xattr(self, uint64_t ino, uint64_t cookie, XattrEntry *out) noexcept nogil:
-        cdef Record record
-        cdef int rc = self.load_ino(ino, &record)
-        if rc != 0:
-            return rc
-        return self.xattr_at(&record, cookie, out)
-
-    cdef int xattr_at(self, const Record *record, uint64_t cookie,
-                      XattrEntry *out) noexcept nogil:
         """The pair at *cookie* = offset in the record's pairs; 1, 0 the end."""
+        cdef Record record
         cdef const uint8_t *pair
         cdef const uint8_t *zero
         cdef uint32_t size = 0
         cdef uint64_t left
+        cdef int rc = self.load_ino(ino, &record)
+        if rc != 0:
+            return rc
         if cookie >= record.xattrs_size:
             return 0
         left = record.xattrs_size - cookie
@@ -308,24 +302,6 @@ cdef class BootstrapV5(Bootstrap):
         out.value_len = size - out.name_len - 1
         out.next_cookie = cookie + sizeof(uint32_t) + size
         return -EIO if self.file.is_damaged() else 1
-
-    cdef int xattr(self, uint64_t ino, const char *name, size_t name_len,
-                   const uint8_t **value, size_t *length) noexcept nogil:
-        cdef Record record
-        cdef XattrEntry entry
-        cdef uint64_t cookie = 0
-        cdef int rc = self.load_ino(ino, &record)
-        if rc != 0:
-            return rc
-        while True:                 # each step moves on in an area that is part of the file
-            rc = self.xattr_at(&record, cookie, &entry)
-            if rc <= 0:
-                return rc if rc < 0 else -ENODATA
-            if name_len == entry.name_len and memcmp(name, entry.name, name_len) == 0:
-                value[0] = entry.value
-                length[0] = entry.value_len
-                return 0
-            cookie = entry.next_cookie
 
     cdef int load_chunk(self, const Record *record, uint64_t number, uint64_t *file_offset,
                         ChunkSpan *span) noexcept nogil:

@@ -38,7 +38,5 @@ cdef class BootstrapV6(Bootstrap):
     cdef int load_block(self, const Inode *directory, uint64_t block, DirBlock *out) noexcept nogil
     cdef int search_block(self, const DirBlock *block, const char *name, size_t name_len,
                           uint64_t *nid) noexcept nogil
-    # an attribute area read like a list: 1, 0 the end, -EIO
-    cdef int xattr_at(self, const Inode *inode, uint64_t cookie, XattrEntry *out) noexcept nogil
     cdef int load_chunk(self, const Inode *inode, uint64_t index, uint64_t offset, uint64_t length,
                         ChunkSpan *span) noexcept nogil

@@ -7,11 +7,9 @@ GIL. Facts of the format: docs/formats/rafs-v6.md; EROFS: fs/erofs of Linux.
 """
 
 cimport cython
-from libc.errno cimport (
-    E2BIG, EINVAL, EIO, EISDIR, ENODATA, ENOENT, ENOTDIR, ERANGE,
-)
+from libc.errno cimport E2BIG, EINVAL, EIO, EISDIR, ENOENT, ENOTDIR, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcpy
 
 from nydusd.base.mapping cimport Mapping
 from nydusd.rafs.bootstrap cimport (
@@ -370,18 +368,17 @@ cdef class BootstrapV6(Bootstrap):
         return -EIO if self.file.is_damaged() else 0
 
     cdef int next_xattr(self, uint64_t ino, uint64_t cookie, XattrEntry *out) noexcept nogil:
+        """The attribute at *cookie* = offset in the inode's attribute area; 1, 0 the end."""
         cdef Inode inode
+        cdef const uint8_t *area
+        cdef const XattrEntryV6 *entry
+        cdef uint64_t need
+        cdef uint64_t size
         cdef int rc = self.load_inode(ino, &inode)
         if rc != 0:
             return rc
-        return self.xattr_at(&inode, cookie, out)
-
-    cdef int xattr_at(self, const Inode *inode, uint64_t cookie, XattrEntry *out) noexcept nogil:
-        """The attribute at *cookie* = offset in the inode's attribute area; 1, 0 the end."""
-        cdef const uint8_t *area = self.file.at(inode.xattrs, inode.xattrs_size)
-        cdef const XattrEntryV6 *entry
-        cdef uint64_t size = inode.xattrs_size
-        cdef uint64_t need
+        area = self.file.at(inode.xattrs, inode.xattrs_size)
+        size = inode.xattrs_size
         if size == 0:
             return 0
         if area == NULL or (<const XattrHeaderV6 *>area).shared_count != 0:
@@ -407,26 +404,6 @@ cdef class BootstrapV6(Bootstrap):
         out.value_len = entry.value_len
         out.next_cookie = cookie + ((need + 3) & ~<uint64_t>3)
         return -EIO if self.file.is_damaged() else 1
-
-    cdef int xattr(self, uint64_t ino, const char *name, size_t name_len,
-                   const uint8_t **value, size_t *length) noexcept nogil:
-        cdef Inode inode
-        cdef XattrEntry entry
-        cdef uint64_t cookie = 0
-        cdef int rc = self.load_inode(ino, &inode)
-        if rc != 0:
-            return rc
-        while True:                 # at most 65536 entries: the area is that small
-            rc = self.xattr_at(&inode, cookie, &entry)
-            if rc <= 0:
-                return rc if rc < 0 else -ENODATA
-            if name_len == <size_t>entry.prefix_len + entry.name_len \
-                    and memcmp(name, entry.prefix, entry.prefix_len) == 0 \
-                    and memcmp(name + entry.prefix_len, entry.name, entry.name_len) == 0:
-                value[0] = entry.value
-                length[0] = entry.value_len
-                return 0
-            cookie = entry.next_cookie
 
     cdef int load_chunk(self, const Inode *inode, uint64_t index, uint64_t offset,
                         uint64_t length, ChunkSpan *span) noexcept nogil:

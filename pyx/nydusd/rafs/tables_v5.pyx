@@ -5,6 +5,7 @@ the field that is not as it must be. Rules: docs/formats/rafs-v5.md.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -14,8 +15,7 @@ from nydusd.rafs.ondisk_v5 cimport (
     SuperblockV5,
 )
 
-from nydusd.base.errors import BootstrapError
-from nydusd.rafs.areas import Area, check_areas
+from nydusd.rafs.areas import Area, check_areas, demand
 from nydusd.rafs.blobs import (
     BlobInfo,
     algorithms_of_flags,
@@ -24,6 +24,8 @@ from nydusd.rafs.blobs import (
     features_v5,
     parse_blob_id,
 )
+
+_check = partial(demand, "v5")
 
 cdef enum:
     BLOBS_MAX = 1 << 16             # more rows than an image can have layers
@@ -40,34 +42,24 @@ class TablesV5:
     digester: int
 
 
-cdef int demand(bint holds, str what) except -1:
-    """`BootstrapError` unless *holds*."""
-    if not holds:
-        raise BootstrapError(
-            f"v5 bootstrap: {what}: the file is corrupt, cut or of an unknown kind, "
-            "get or build it again"
-        )
-    return 0
-
-
 cdef const SuperblockV5 *read_superblock(Mapping file) except NULL:
     """The superblock, its fields and the places of the tables checked."""
     cdef const SuperblockV5 *found = <const SuperblockV5 *>file.at(0, sizeof(SuperblockV5))
-    demand(found != NULL and file.size > V5_SUPERBLOCK_SIZE,
+    _check(found != NULL and file.size > V5_SUPERBLOCK_SIZE,
            f"its {file.size} bytes are no more than a superblock")
-    demand(found.magic == V5_MAGIC, f"magic is {found.magic:#x}")
-    demand(found.version == V5_VERSION, f"version is {found.version:#x}")
-    demand(found.superblock_size == V5_SUPERBLOCK_SIZE,
+    _check(found.magic == V5_MAGIC, f"magic is {found.magic:#x}")
+    _check(found.version == V5_VERSION, f"version is {found.version:#x}")
+    _check(found.superblock_size == V5_SUPERBLOCK_SIZE,
            f"superblock has {found.superblock_size} bytes")
     check_chunk_size(5, found.chunk_size)
-    demand(0 < found.inode_table_entries < INODES_MAX,
+    _check(0 < found.inode_table_entries < INODES_MAX,
            f"inode table has {found.inode_table_entries} entries")
     # Builders of 2.2 leave the root out of the count: an empty directory has 0.
-    demand(found.inodes_count <= found.inode_table_entries,
+    _check(found.inodes_count <= found.inode_table_entries,
            f"{found.inodes_count} inodes have {found.inode_table_entries} names")
     for offset in (found.inode_table_offset, found.prefetch_table_offset,
                    found.blob_table_offset, found.ext_blob_table_offset):
-        demand(offset % V5_ALIGNMENT == 0, f"a table is at {offset}")
+        _check(offset % V5_ALIGNMENT == 0, f"a table is at {offset}")
     check_areas("v5", [
         Area("inode table", found.inode_table_offset, found.inode_table_entries * 4),
         Area("prefetch table", found.prefetch_table_offset, found.prefetch_table_entries * 4),
@@ -86,7 +78,7 @@ cdef list read_blob_table(bytes table):
     cdef Py_ssize_t end
     found = []
     while size - start > <Py_ssize_t>sizeof(BlobRecordV5):
-        demand(len(found) < BLOBS_MAX, f"blob table has more than {BLOBS_MAX} blobs")
+        _check(len(found) < BLOBS_MAX, f"blob table has more than {BLOBS_MAX} blobs")
         readahead = (<const BlobRecordV5 *>(raw + start)).readahead_size
         start += sizeof(BlobRecordV5)
         end = table.find(b"\0", start)
@@ -108,12 +100,12 @@ cdef object read_blob(Mapping file, const SuperblockV5 *superblock, uint32_t ind
     if superblock.ext_blob_table_entries:
         extended = <const ExtBlobV5 *>file.at(
             superblock.ext_blob_table_offset + index * sizeof(ExtBlobV5), sizeof(ExtBlobV5))
-        demand(extended != NULL, "extended blob table is cut")
+        _check(extended != NULL, "extended blob table is cut")
         chunk_count = extended.chunk_count
         compressed_size = extended.compressed_size
         uncompressed_size = extended.uncompressed_size
         features = features_v5(extended.features)
-        demand(compressed_size >> 62 == 0 and uncompressed_size >> 62 == 0,
+        _check(compressed_size >> 62 == 0 and uncompressed_size >> 62 == 0,
                f"blob {index} has {compressed_size} bytes for {uncompressed_size}")
     algorithms = algorithms_of_flags(5, superblock.flags)
     text = parse_blob_id(5, index, blob_id)
@@ -158,7 +150,7 @@ def read_tables(Mapping file):
     algorithms = algorithms_of_flags(5, superblock.flags)
     rows = read_blob_table(file.read(superblock.blob_table_offset, superblock.blob_table_size)
                            if superblock.blob_table_size else b"")
-    demand(superblock.ext_blob_table_entries == 0
+    _check(superblock.ext_blob_table_entries == 0
            or superblock.ext_blob_table_entries >= len(rows),
            f"extended blob table has {superblock.ext_blob_table_entries} entries for "
            f"{len(rows)} blobs")

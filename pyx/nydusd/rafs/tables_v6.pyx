@@ -5,6 +5,7 @@ docs/formats/rafs-v6.md.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -18,8 +19,7 @@ from nydusd.rafs.ondisk_v6 cimport (
     SuperblockV6,
 )
 
-from nydusd.base.errors import BootstrapError
-from nydusd.rafs.areas import Area, check_areas
+from nydusd.rafs.areas import Area, check_areas, demand
 from nydusd.rafs.blobs import (
     BlobFeature,
     BlobInfo,
@@ -33,6 +33,8 @@ from nydusd.rafs.blobs import (
     data_size_v6,
     parse_blob_id,
 )
+
+_check = partial(demand, "v6")
 
 cdef enum:
     FILE_SIZE_MIN = 4096
@@ -49,16 +51,6 @@ class TablesV6:
     prefetch_nids: list
 
 
-cdef int demand(bint holds, str what) except -1:
-    """`BootstrapError` unless *holds*."""
-    if not holds:
-        raise BootstrapError(
-            f"v6 bootstrap: {what}: the file is corrupt, cut or of an unknown kind, "
-            "get or build it again"
-        )
-    return 0
-
-
 cdef bytes copy_of(const uint8_t *data, size_t size):
     """*size* bytes at *data*."""
     return (<const char *>data)[:size]
@@ -69,31 +61,31 @@ cdef object number(object kind, uint32_t value, str what):
     try:
         return kind(value)
     except ValueError:
-        demand(False, f"{what} has the unknown number {value}")
+        _check(False, f"{what} has the unknown number {value}")
 
 
 cdef const SuperblockV6 *read_superblock(Mapping file) except NULL:
     """The EROFS superblock, checked."""
     cdef const SuperblockV6 *found = <const SuperblockV6 *>file.at(
         V6_SUPERBLOCK_OFFSET, sizeof(SuperblockV6))
-    demand(found != NULL and file.size >= FILE_SIZE_MIN,
+    _check(found != NULL and file.size >= FILE_SIZE_MIN,
            f"its {file.size} bytes are fewer than {FILE_SIZE_MIN}")
-    demand(found.magic == V6_MAGIC, f"magic is {found.magic:#x}")
-    demand(found.checksum == 0, "superblock has a checksum")
-    demand(found.feature_compat & V6_COMPAT_RAFS, "the RAFS v6 bit is not set: plain EROFS")
-    demand(found.block_bits == V6_BLOCK_BITS or found.block_bits == V6_BLOCK_BITS_TARFS,
+    _check(found.magic == V6_MAGIC, f"magic is {found.magic:#x}")
+    _check(found.checksum == 0, "superblock has a checksum")
+    _check(found.feature_compat & V6_COMPAT_RAFS, "the RAFS v6 bit is not set: plain EROFS")
+    _check(found.block_bits == V6_BLOCK_BITS or found.block_bits == V6_BLOCK_BITS_TARFS,
            f"block size is 1 << {found.block_bits}")
-    demand(file.size % (1 << found.block_bits) == 0, f"its size {file.size} is no whole block")
-    demand(found.ext_slots == 0, "superblock has extra slots")
-    demand(found.inos != 0, "it has no inodes")
-    demand(found.xattr_blkaddr == 0, "it has shared xattrs")
-    demand(found.feature_incompat == V6_INCOMPAT,
+    _check(file.size % (1 << found.block_bits) == 0, f"its size {file.size} is no whole block")
+    _check(found.ext_slots == 0, "superblock has extra slots")
+    _check(found.inos != 0, "it has no inodes")
+    _check(found.xattr_blkaddr == 0, "it has shared xattrs")
+    _check(found.feature_incompat == V6_INCOMPAT,
            f"incompatible features are {found.feature_incompat:#x}")
-    demand(found.compression == 0, "it has compressed EROFS data")
-    demand(found.devt_slotoff == V6_DEVICE_SLOT_UNIT,
+    _check(found.compression == 0, "it has compressed EROFS data")
+    _check(found.devt_slotoff == V6_DEVICE_SLOT_UNIT,
            f"device slots start at {found.devt_slotoff}")
-    demand(found.extra_devices <= V6_BLOBS_MAX, f"it has {found.extra_devices} blobs")
-    demand(found.extra_devices > 0 or found.blocks == 0 or found.blocks == FILE_SIZE_MIN,
+    _check(found.extra_devices <= V6_BLOBS_MAX, f"it has {found.extra_devices} blobs")
+    _check(found.extra_devices > 0 or found.blocks == 0 or found.blocks == FILE_SIZE_MIN,
            f"{found.blocks} blocks of data without a blob")
     return found
 
@@ -104,23 +96,23 @@ cdef const ExtSuperblockV6 *read_ext_superblock(
     """The extended superblock, checked against the first one."""
     cdef const ExtSuperblockV6 *found = <const ExtSuperblockV6 *>file.at(
         V6_EXT_SUPERBLOCK_OFFSET, sizeof(ExtSuperblockV6))
-    demand(found != NULL, "the extended superblock is cut")
+    _check(found != NULL, "the extended superblock is cut")
     algorithms_of_flags(6, found.flags)
-    demand(bool(found.flags & SuperblockFlag.TARFS)
+    _check(bool(found.flags & SuperblockFlag.TARFS)
            == (superblock.block_bits == V6_BLOCK_BITS_TARFS),
            "block size and tarfs flag disagree")
     check_chunk_size(6, found.chunk_size)
-    demand(found.blob_table_size % sizeof(BlobEntryV6) == 0
+    _check(found.blob_table_size % sizeof(BlobEntryV6) == 0
            and found.blob_table_size // sizeof(BlobEntryV6) == superblock.extra_devices,
            f"blob table has {found.blob_table_size} bytes for {superblock.extra_devices} blobs")
-    demand(found.blob_table_offset % V6_TABLE_ALIGNMENT == 0
+    _check(found.blob_table_offset % V6_TABLE_ALIGNMENT == 0
            and found.blob_table_offset >= V6_TABLE_ALIGNMENT,
            f"blob table is at {found.blob_table_offset}")
-    demand(found.chunk_table_size % sizeof(ChunkRecord) == 0
+    _check(found.chunk_table_size % sizeof(ChunkRecord) == 0
            and (found.chunk_table_size == 0
                 or found.chunk_table_offset % V6_TABLE_ALIGNMENT == 0),
            f"chunk table has {found.chunk_table_size} bytes at {found.chunk_table_offset}")
-    demand(found.prefetch_table_size % sizeof(uint32_t) == 0,
+    _check(found.prefetch_table_size % sizeof(uint32_t) == 0,
            f"prefetch table has {found.prefetch_table_size} bytes")
     return found
 
@@ -129,12 +121,12 @@ cdef object read_blob(const BlobEntryV6 *entry, uint32_t index, uint32_t chunk_s
     """The `BlobInfo` of one entry of the blob table, before a file name gives it its real id."""
     where = f"blob {index}"
     blob_id = parse_blob_id(6, index, copy_of(entry.blob_id, sizeof(entry.blob_id)).rstrip(b"\0"))
-    demand(entry.blob_index == index, f"{where} has index {entry.blob_index}")
-    demand(entry.chunk_size == chunk_size,
+    _check(entry.blob_index == index, f"{where} has index {entry.blob_index}")
+    _check(entry.chunk_size == chunk_size,
            f"{where} has chunks of {entry.chunk_size} bytes, the image of {chunk_size}")
-    demand(entry.chunk_count <= CI_CHUNKS_MAX, f"{where} has {entry.chunk_count} chunks")
+    _check(entry.chunk_count <= CI_CHUNKS_MAX, f"{where} has {entry.chunk_count} chunks")
     features = check_features_v6(index, entry.features)
-    demand(entry.compressed_size >> COMPRESSED_SIZE_BITS == 0
+    _check(entry.compressed_size >> COMPRESSED_SIZE_BITS == 0
            and entry.uncompressed_size >> UNCOMPRESSED_SIZE_BITS == 0,
            f"{where} has {entry.compressed_size} bytes for {entry.uncompressed_size}")
     check_ci_sizes(entry, index, features)
@@ -142,7 +134,7 @@ cdef object read_blob(const BlobEntryV6 *entry, uint32_t index, uint32_t chunk_s
     ci_compressor = number(Compressor, entry.ci_compressor, f"CI compressor of {where}")
     digester = number(Digester, entry.digester, f"digester of {where}")
     cipher = number(Cipher, entry.cipher, f"cipher of {where}")
-    demand(cipher in (Cipher.NONE, Cipher.AES_128_XTS), f"cipher of {where} is {cipher.name}")
+    _check(cipher in (Cipher.NONE, Cipher.AES_128_XTS), f"cipher of {where} is {cipher.name}")
     meta_digest = copy_of(entry.meta_digest, 32)
     toc_digest = copy_of(entry.toc_digest, 32)
     encrypted = bool(features & BlobFeature.ENCRYPTED)
@@ -179,19 +171,19 @@ cdef int check_ci_sizes(const BlobEntryV6 *entry, uint32_t index, object feature
     """The CI array has an entry for each chunk; more only where tables follow it."""
     cdef uint64_t size = entry.ci_uncompressed_size
     where = f"CI array of blob {index}"
-    demand(entry.ci_compressed_size <= size, f"{where} grows from {size} bytes when compressed")
-    demand(entry.ci_offset >> COMPRESSED_SIZE_BITS == 0 and size >> COMPRESSED_SIZE_BITS == 0,
+    _check(entry.ci_compressed_size <= size, f"{where} grows from {size} bytes when compressed")
+    _check(entry.ci_offset >> COMPRESSED_SIZE_BITS == 0 and size >> COMPRESSED_SIZE_BITS == 0,
            f"{where} has {size} bytes at {entry.ci_offset}")
     if entry.ci_compressed_size == 0 or features & BlobFeature.IS_CHUNKDICT_GENERATED:
         return 0
     if not features & BlobFeature.CHUNK_INFO_V2:
-        demand(size == <uint64_t>entry.chunk_count * CI_ENTRY_V1_SIZE,
+        _check(size == <uint64_t>entry.chunk_count * CI_ENTRY_V1_SIZE,
                f"{where} has {size} bytes for {entry.chunk_count} chunks")
     elif features & (BlobFeature.ZRAN | BlobFeature.BATCH | BlobFeature.ENCRYPTED):
-        demand(size >= <uint64_t>entry.chunk_count * CI_ENTRY_V2_SIZE,
+        _check(size >= <uint64_t>entry.chunk_count * CI_ENTRY_V2_SIZE,
                f"{where} has {size} bytes for {entry.chunk_count} chunks")
     else:
-        demand(size == <uint64_t>entry.chunk_count * CI_ENTRY_V2_SIZE,
+        _check(size == <uint64_t>entry.chunk_count * CI_ENTRY_V2_SIZE,
                f"{where} has {size} bytes for {entry.chunk_count} chunks")
     return 0
 
@@ -201,12 +193,12 @@ cdef int check_device_slots(Mapping file, uint32_t count) except -1:
     cdef const DeviceSlotV6 *slots = <const DeviceSlotV6 *>file.at(
         V6_DEVICE_SLOTS_OFFSET, count * sizeof(DeviceSlotV6))
     cdef uint32_t i
-    demand(slots != NULL, "device slots are cut")
+    _check(slots != NULL, "device slots are cut")
     tags = set()
     for i in range(count):
         tag = copy_of(slots[i].tag, sizeof(slots[i].tag))
-        demand(tag not in tags, f"device slot {i} repeats an earlier one")
-        demand(slots[i].blocks != 0, f"device slot {i} has no blocks")
+        _check(tag not in tags, f"device slot {i} repeats an earlier one")
+        _check(slots[i].blocks != 0, f"device slot {i} has no blocks")
         tags.add(tag)
     return 0
 
@@ -243,7 +235,7 @@ def read_tables(Mapping file):
     ], slots_end, file.size)
     check_device_slots(file, count)
     entries = <const BlobEntryV6 *>file.at(extended.blob_table_offset, extended.blob_table_size)
-    demand(entries != NULL, "blob table is cut")
+    _check(entries != NULL, "blob table is cut")
     return TablesV6(
         blobs=[read_blob(&entries[i], i, extended.chunk_size) for i in range(count)],
         prefetch_nids=read_prefetch(file, extended.prefetch_table_offset, prefetch_size),
