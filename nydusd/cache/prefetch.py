@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby, islice
@@ -86,9 +87,10 @@ class Prefetcher:
     def close(self, timeout: float = 5.0) -> None:
         """Stop: what is on its way is finished, the rest dropped; at most *timeout* seconds."""
         self._stop.set()
+        deadline = time.monotonic() + timeout
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(timeout)
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether all work was done, or given up, within *timeout* seconds."""

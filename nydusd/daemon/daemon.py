@@ -6,6 +6,7 @@ docs/concurrency.md).
 
 import logging
 import time
+from functools import partial
 
 from nydusd.base.errors import MountError
 from nydusd.cache.pool import BlobPool
@@ -17,6 +18,8 @@ from nydusd.fs.vfs import Vfs
 from nydusd.fuse.llfuse_session import Session
 
 logger = logging.getLogger("nydusd")
+
+CLOSE_SECONDS = 1.0  # for fetches that outlived the session's own wait
 
 
 class Daemon:
@@ -70,7 +73,8 @@ class Daemon:
     def stop(self) -> None:
         """Leave the kernel mount, then close every mount of the tree."""
         self._machine.fire(Event.STOP, self._session.stop)
-        self._machine.fire(Event.STOP, self._mounts.close)
+        # A backend that hangs must not keep the process from ending.
+        self._machine.fire(Event.STOP, partial(self._mounts.close, CLOSE_SECONDS))
 
 
 def run(settings: Settings) -> int:

@@ -63,6 +63,7 @@ class Mounts:
         self._pool = pool
         self._start_time = start_time  # shown for times that an image leaves at 0
         self._mounts: dict[str, Mount] = {}  # guarded by self._lock
+        self._abandoned: list[Mount] = []  # unmounted with requests inside; guarded by self._lock
         self._lock = threading.Lock()
 
     def mount(self, request: MountRequest) -> None:
@@ -118,21 +119,31 @@ class Mounts:
         undo.callback(prefetcher.close)
         prefetcher.start()
 
-    def umount(self, mountpoint: str) -> None:
-        """Take *mountpoint* away and close its parts once no request is in flight there."""
+    def umount(self, mountpoint: str, timeout: float | None = None) -> bool:
+        """Take *mountpoint* away and close its parts once no request is in flight there.
+
+        Waits for the requests inside, at most *timeout* seconds. False: some are still inside, and
+        what they use stays open until the process ends.
+        """
         with self._lock:
             mount = self._mounts.pop(mountpoint, None)
             if mount is None:
                 raise MountError(f"{mountpoint} is not mounted")
-            self._vfs.umount(mountpoint)
+            if not self._vfs.umount(mountpoint, timeout):
+                self._abandoned.append(mount)
+                return False
             mount.parts.close()
+            return True
 
     def list(self) -> dict[str, Mount]:
         """Mounts by their path, at this moment."""
         with self._lock:
             return dict(self._mounts)
 
-    def close(self) -> None:
-        """Umount everything."""
+    def close(self, timeout: float | None = None) -> None:
+        """Umount everything; a backend that does not answer delays it by *timeout* a mount."""
         for mountpoint in self.list():
-            self.umount(mountpoint)
+            if not self.umount(mountpoint, timeout):
+                logger.warning(
+                    "%s: reads still wait for the backend, they are given up", mountpoint
+                )

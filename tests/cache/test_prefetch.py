@@ -126,6 +126,24 @@ def test_close_ends_it_in_the_middle(tmp_path):
     filled.close()
 
 
+def test_close_waits_for_all_threads_together_not_for_each(tmp_path):
+    blob = blob_of(500)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    filled.blobs[0].load_description()
+    prefetcher = Prefetcher(filled, CONFIG._replace(threads=20), everything=True)
+    backend.gate.clear()
+    prefetcher.start()
+    assert backend.started.wait(20)
+    closer = threading.Thread(target=prefetcher.close, args=(1.0,))
+    closer.start()
+    closer.join(10)
+    assert not closer.is_alive()
+    backend.gate.set()
+    assert prefetcher.wait(20)
+    filled.close()
+
+
 def test_readers_are_served_while_it_runs(tmp_path):
     blob = blob_of(300)
     backend = MadeBackend(blob)

@@ -1,14 +1,21 @@
+import errno
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from nydusd.backend.open import open_backend
 from nydusd.base.errors import BackendError, BootstrapError, ConfigError, MountError
 from nydusd.cache.pool import BlobPool
 from nydusd.config import model
 from nydusd.daemon.mounts import MountKind, MountRequest, Mounts
 from nydusd.fs.vfs import Vfs
+from nydusd.fuse.deferred import DeferredReads
+from nydusd.fuse.server import Server
+from tests.fuse import requests as wire
+from tests.fuse.requests import Kernel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"
 IMAGES = ("v5-lz4", "v6-zstd")
@@ -134,3 +141,55 @@ def test_prefetch_fills_the_cache_without_a_reader(mounts, pool, tmp_path, image
 
     assert wanted > 0
     assert ready_chunks(tmp_path) == wanted
+
+
+class GatedReader:
+    """A reader that lets nobody through before *gate* is open."""
+
+    def __init__(self, reader, gate):
+        self.reader = reader
+        self.gate = gate
+
+    def size(self):
+        return self.reader.size()
+
+    def read_into(self, buffer, offset):
+        self.gate.wait()
+        self.reader.read_into(buffer, offset)
+
+    def close(self):
+        self.reader.close()
+
+
+class GatedBackend:
+    def __init__(self, config, gate):
+        self.backend = open_backend(config)
+        self.gate = gate
+
+    def reader(self, blob_id):
+        return GatedReader(self.backend.reader(blob_id), self.gate)
+
+    def close(self):
+        self.backend.close()
+
+
+def test_a_backend_that_hangs_delays_the_end_by_a_limited_time(vfs, tmp_path, caplog):
+    gate = threading.Event()
+    mounts = Mounts(vfs, BlobPool(lambda config: GatedBackend(config, gate)), start_time=0.0)
+    mounts.mount(request_for("v6-zstd", tmp_path))
+    deferred = DeferredReads(vfs)
+    deferred.start()
+    kernel = Kernel(Server(vfs, deferred))
+    node = wire.entry_of(kernel.ask(wire.LOOKUP, b"file-20000\0"))[0]
+    kernel.send(wire.request(wire.READ, wire.read_arg(0, 100), node=node))
+    assert vfs.in_flight("/") == 1
+
+    mounts.close(timeout=0.05)
+
+    assert not mounts.list()
+    assert "given up" in caplog.text
+    gate.set()  # the read that was inside has all it needs still open
+    _, code, data = kernel.receive()
+    assert (code, len(data)) == (0, 100)
+    deferred.stop(-errno.EIO)
+    kernel.close()
