@@ -3,15 +3,21 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.cache.target cimport ReadTarget
 
+cdef enum:
+    NEIGHBOURHOODS = 64     # remembered places of small reads; a power of two
+
 cdef class BlobFile:
     cdef readonly object path
     cdef readonly uint64_t size     # bytes, final from the start; 0 = not known, not mapped
     cdef int fd                     # owned; -1 when closed
     cdef uint8_t *base              # owned mapping, never touched by user space; NULL when empty
     cdef uint64_t served            # atomic: bytes mapped in by hits since the last trim, about
+    # atomic: the neighbourhood last seen in each row, from 1, times 2; + 1 = its pages are mapped
+    cdef uint64_t visited[NEIGHBOURHOODS]
     cdef int writable               # atomic: fetches may keep their bytes here
     cdef bint counted               # one of the open mappings that share the resident budget
 
+    cdef bint is_known_neighbourhood(self, uint64_t off) noexcept nogil
     cdef int fit(self) except -1
     cdef int map(self) except -1
     cdef void drop(self) noexcept nogil
