@@ -504,6 +504,37 @@ def test_a_full_disk_disturbs_no_read_and_is_logged_once(small_disk, caplog, bat
 
 
 @pytest.mark.root
+def test_nothing_is_fetched_along_while_the_disk_is_full(small_disk, caplog):
+    blob = MadeBlob(chunks([40000] * 10), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, small_disk, 1 << 20)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(100 << 10))
+    for index in (0, 1, 2):
+        assert read_spans(with_cache, [blob.span(index)]) == blob.chunks[index]
+    assert [size for _, size in backend.data_requests(blob)][1:] == [40000] * 2
+    filler.unlink()
+    for index in (3, 4):
+        assert read_spans(with_cache, [blob.span(index)]) == blob.chunks[index]
+    assert backend.data_requests(blob)[-1][1] > 40000
+    assert "reads go on" in caplog.text
+    with_cache.close()
+
+
+def test_nothing_is_fetched_along_for_a_file_that_was_cut(tmp_path):
+    blob = MadeBlob(chunks([40000] * 10), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 1 << 20)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    os.truncate(tmp_path / f"{blob.blob_id}.blob.data", 0)
+    backend.requests.clear()
+    for index in range(3):
+        assert read_spans(with_cache, [blob.span(index)]) == blob.chunks[index]
+    assert [size for _, size in backend.requests] == [40000] * 3
+    with_cache.close()
+
+
+@pytest.mark.root
 def test_a_read_only_disk_serves_what_it_has_and_the_rest_from_the_backend(small_disk, caplog):
     blob = MadeBlob(chunks([4096] * 10), compressor=Compressor.NONE)
     backend = MadeBackend(blob)

@@ -40,6 +40,7 @@ cdef class CachedBlob:
     cdef const uint8_t *digest_table    # borrowed from `digests`; 32 bytes a chunk, or NULL
     cdef set reported               # chunks whose corruption has been logged
     cdef bint disk_reported         # a failure to keep bytes has been logged
+    cdef bint disk_refuses          # the last attempt to keep bytes failed; guarded by the GIL
     cdef int users                  # fetches that run; guarded by the GIL
     cdef bint closing               # close() was called; guarded by the GIL
 
@@ -55,6 +56,8 @@ cdef class CachedBlob:
     # the CI array is there when this returns; raises when it cannot be had
     cdef int need_description(self) except -1
     cdef int note_disk(self, int code) except -1
+    # whether fetched bytes are likely to be kept: what nobody waits for is not fetched else
+    cdef bint is_keeping(self) noexcept
     # around every use of reader and files by a fetch; `enter` raises once the blob is closed
     cdef int enter(self) except -1
     cdef int leave(self) except -1

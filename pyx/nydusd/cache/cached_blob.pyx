@@ -87,7 +87,7 @@ cdef class CachedBlob:
                 raise ValueError("the digest table is shorter than the chunks")
             self.digest_table = <const uint8_t *><const char *>self.digests
         self.reported = set()
-        self.disk_reported = False
+        self.disk_reported = self.disk_refuses = False
 
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil:
         cdef ChunkPlace place
@@ -164,6 +164,9 @@ cdef class CachedBlob:
             logger.warning("blob %s: fetched data cannot be kept in %s: %s; reads go on",
                            self.info.blob_id, self.file.path, os.strerror(-code))
         return 0
+
+    cdef bint is_keeping(self) noexcept:
+        return self.file is not None and self.file.keeps and not self.disk_refuses
 
     cdef int enter(self) except -1:
         if self.closing:

@@ -279,7 +279,7 @@ cdef class Fetch:
         cdef uint32_t next_needed
         cdef ChunkPlace place
         cdef Window window
-        if batch_size == 0 or self.blob.file is None:
+        if batch_size == 0 or not self.blob.is_keeping():
             return 0
         next_needed = 0
         while next_needed < needed:
@@ -570,6 +570,7 @@ cdef class Fetch:
                     and self.chunks[end].run == self.chunks[i].run):
                 end += 1
             rc = self.store_run(i, end)
+            self.blob.disk_refuses = rc != 0
             if rc != 0:
                 all_kept = False
                 if self.blob.file.keeps:

@@ -45,8 +45,8 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t limit
     cdef Window window
     cdef uint32_t index = first
     cdef bint opened = False
-    if blob.meta is None or blob.file is None:
-        return first        # closed, or nothing to fill
+    if blob.meta is None or not blob.is_keeping():
+        return first        # closed, or nothing can be filled
     while index < blob.chunks.count:
         if blob.meta.chunk(index, &place) != 0:
             return index + 1        # a broken entry: its readers get the error
@@ -93,7 +93,7 @@ def fill_spans(CachedBlob blob, list spans, uint64_t batch_size):
     cdef ChunkSpan span
     cdef ChunkPlace place
     cdef uint64_t size
-    if blob.file is None:
+    if not blob.is_keeping():
         return 0
     fetch = Fetch(blob, prefetching=True)
     try:
