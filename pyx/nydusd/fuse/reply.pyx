@@ -7,6 +7,7 @@ Knows no operation. The kernel forgets a request that was interrupted or whose c
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 from nydusd.fs.op cimport iovec
 from nydusd.fuse.wire cimport OutHeader
@@ -17,6 +18,9 @@ cdef extern from "<sys/uio.h>" nogil:
 
 cdef enum:
     NOTIFY_PARTS = 3
+    # Short answers go out in one piece: the kernel looks the pages of each piece up by itself.
+    JOINED_BYTES = 256
+    HEADER_BYTES = 16       # sizeof(OutHeader)
 
 
 cdef Room *new_room() noexcept nogil:
@@ -57,10 +61,21 @@ cdef int reply_error(const ReplyPort *port, uint64_t unique, int32_t code) noexc
 
 cdef int reply_data(const ReplyPort *port, uint64_t unique, const void *data,
                     size_t size) noexcept nogil:
+    cdef uint8_t joined[HEADER_BYTES + JOINED_BYTES]
+    cdef OutHeader header
     cdef iovec iov[2]
-    iov[1].iov_base = <void *>data
-    iov[1].iov_len = size
-    return reply_gathered(port, unique, iov, 1 if size > 0 else 0, size)
+    if size > JOINED_BYTES:
+        iov[1].iov_base = <void *>data
+        iov[1].iov_len = size
+        return reply_gathered(port, unique, iov, 1, size)
+    header.len = <uint32_t>(sizeof(OutHeader) + size)
+    header.error = 0
+    header.unique = unique
+    memcpy(joined, &header, HEADER_BYTES)
+    memcpy(joined + HEADER_BYTES, data, size)
+    iov[0].iov_base = joined
+    iov[0].iov_len = header.len
+    return port.send(port, iov, 1)
 
 
 cdef int reply_gathered(const ReplyPort *port, uint64_t unique, iovec *iov, uint32_t count,
