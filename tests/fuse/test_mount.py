@@ -68,7 +68,7 @@ class TestRealMount:
         try:
             device = mount.device_at(place)
             assert device is not None
-            table = Path("/proc/self/mounts").read_text().splitlines()
+            table = Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines()
             line = next(line for line in table if str(tmp_path) in line)
             assert line.split(" ")[0] == "rafs"
             assert line.split(" ")[2:] == [

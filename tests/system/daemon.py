@@ -72,7 +72,7 @@ def v1_config(
 def mount_id(mountpoint: Path) -> str | None:
     """Device number of what is mounted at *mountpoint* as `major:minor`, None for nothing."""
     found = None
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
         fields = line.split()
         if fields[4] == str(mountpoint):
             found = fields[2]  # the last line is the top one
