@@ -19,6 +19,7 @@ from nydusd.base.errors import MountError
 from nydusd.fs.vfs import Vfs
 from nydusd.fuse import channel, mount
 from nydusd.fuse.deferred import DeferredReads
+from nydusd.fuse.permits import Permits
 from nydusd.fuse.server import Server
 
 logger = logging.getLogger("nydusd")
@@ -82,7 +83,9 @@ class Session:
         self._device = -1
         self._unmounts = True
         self._deferred = DeferredReads(vfs, FETCH_THREADS)
-        self._server = Server(vfs, self._deferred, zero_message_open=zero_message_open)
+        self._server = Server(
+            vfs, self._deferred, zero_message_open=zero_message_open, permits=Permits(threads)
+        )
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None

@@ -17,7 +17,7 @@ cdef class BlobFile:
     cdef int writable               # atomic: fetches may keep their bytes here
     cdef bint counted               # one of the open mappings that share the resident budget
 
-    cdef bint is_known_neighbourhood(self, uint64_t off) noexcept nogil
+    cdef bint is_known_neighbourhood(self, uint64_t off, ReadTarget *target) noexcept nogil
     cdef int fit(self) except -1
     cdef int map(self) except -1
     cdef void drop(self) noexcept nogil
@@ -26,6 +26,7 @@ cdef class BlobFile:
     # Append *n* bytes at *off* to *target*; 0, -EIO outside the file or no room in the target,
     # -ENODATA the file is shorter than it was (only with copy_only: then it has been looked at)
     cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil
+    cdef bint load_from_memory(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
     # exactly *n* bytes; 0, -ENODATA the file is shorter, -errno
     cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
     # 0, -EROFS not to be written, -errno

@@ -14,7 +14,7 @@ from posix.unistd cimport close, pread, pwrite
 
 cimport cython
 
-from nydusd.cache.target cimport ReadTarget, add_room, add_segment
+from nydusd.cache.target cimport ReadTarget, add_room, add_segment, iovec, undo_room
 
 from nydusd.base.errors import CacheError, check
 
@@ -25,6 +25,10 @@ cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *, size_t, int)
     void *MAP_FAILED
     int PROT_READ, MAP_SHARED, MADV_DONTNEED
+
+cdef extern from "<sys/uio.h>" nogil:
+    int64_t preadv2(int, const iovec *, int, int64_t, int)
+    int RWF_NOWAIT
 
 cdef extern from *:
     """
@@ -128,14 +132,21 @@ cdef class BlobFile:
         if off > self.size or n > self.size - off:
             return -EIO
         if (target.copy_only or self.base == NULL
-                or (n <= COPIED_BYTES and not self.is_known_neighbourhood(off))):
+                or (n <= COPIED_BYTES and not self.is_known_neighbourhood(off, target))):
             room = add_room(target, n)
-            return -EIO if room == NULL else self.load(off, room, n)
+            if room == NULL:
+                return -EIO
+            if target.copy_only or self.base == NULL:
+                return self.load(off, room, n)
+            if self.load_from_memory(off, room, n):
+                return 0
+            undo_room(target, n)    # the mapping lets the carrier see that it will wait
         if n > COPIED_BYTES:
+            target.is_unseen = True
             self.count_mapped(n)
         return add_segment(target, self.base + off, n)
 
-    cdef bint is_known_neighbourhood(self, uint64_t off) noexcept nogil:
+    cdef bint is_known_neighbourhood(self, uint64_t off, ReadTarget *target) noexcept nogil:
         """Whether small reads have been here lately; remembers this one. Losing a race is fine."""
         cdef uint64_t place = (off // FAULT_AROUND_BYTES + 1) << 1
         cdef uint64_t *row = &self.visited[(place >> 1) % NEIGHBOURHOODS]
@@ -144,8 +155,10 @@ cdef class BlobFile:
             return True
         if seen != place:
             sum_store(row, place)
+            target.is_unseen = True
             return False
         sum_store(row, place | 1)
+        target.is_unseen = True
         self.count_mapped(0)
         return True
 
@@ -159,6 +172,13 @@ cdef class BlobFile:
         if total >= (share if share > SHARE_BYTES_MIN else SHARE_BYTES_MIN):
             sum_store(&self.served, 0)
             madvise(self.base, self.size, MADV_DONTNEED)
+
+    cdef bint load_from_memory(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil:
+        """Whether the page cache had *n* bytes at *off*; no disk is waited for."""
+        cdef iovec part
+        part.iov_base = out
+        part.iov_len = n
+        return preadv2(self.fd, &part, 1, off, RWF_NOWAIT) == <int64_t>n
 
     cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil:
         cdef int64_t done

@@ -22,6 +22,7 @@ cdef struct ReadTarget:
     size_t buf_used
     size_t length           # bytes gathered in iov
     bint copy_only          # segments may not point into mappings: the carrier met EFAULT there
+    bint is_unseen          # some segment points at a mapping that was not looked at lately
     const uint64_t *wait_on     # READ_CLAIMED: counter of the chunk map; outlives the read
     uint64_t wait_seen          # READ_CLAIMED: its value when the claims were looked at
     # for `fetch`: deliver iov (result 0) or -errno; must not block for long; any thread, no GIL
@@ -34,3 +35,5 @@ cdef int add_segment(ReadTarget *target, const void *data, size_t size) noexcept
 cdef int add_zeros(ReadTarget *target, size_t size) noexcept nogil
 # *size* bytes of buf that the caller is about to fill, appended; NULL when there is no room
 cdef uint8_t *add_room(ReadTarget *target, size_t size) noexcept nogil
+# take back the last add_room of *size* bytes
+cdef void undo_room(ReadTarget *target, size_t size) noexcept nogil

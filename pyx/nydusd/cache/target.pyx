@@ -45,6 +45,14 @@ cdef uint8_t *add_room(ReadTarget *target, size_t size) noexcept nogil:
     return start
 
 
+cdef void undo_room(ReadTarget *target, size_t size) noexcept nogil:
+    target.buf_used -= size
+    target.length -= size
+    target.iov[target.iov_count - 1].iov_len -= size
+    if target.iov[target.iov_count - 1].iov_len == 0:
+        target.iov_count -= 1
+
+
 cdef int add_zeros(ReadTarget *target, size_t size) noexcept nogil:
     """Append zeros: from a page that is always there when they fit it, else into buf."""
     cdef uint8_t *start

@@ -216,20 +216,39 @@ cdef int wait_for_requests() noexcept nogil:
     return poll(&waited, 1, POLL_MS)
 
 
+cdef bint take_permit(Room *room) noexcept nogil:
+    """Whether this worker may take requests now; false when a signal woke it."""
+    if (<Server>session.server).permits is not None:
+        if (<Server>session.server).permits.take() != 0:
+            return False
+    room.has_permit = True
+    return True
+
+
+cdef void give_permit(Room *room) noexcept nogil:
+    if room.has_permit and (<Server>session.server).permits is not None:
+        (<Server>session.server).permits.give()
+    room.has_permit = False
+
+
 cdef ssize_t next_request(Worker *worker, char *buf, size_t size) noexcept nogil:
     """Answer requests until one is left to the handlers: its length, or 0 at the end."""
     cdef ssize_t n
     while not state_load(&session.stopping):
+        if not worker.room.has_permit and not take_permit(worker.room):
+            continue
         n = c_read(session.port.fd, buf, size)
         if n >= 0:
             if (<Server>session.server).serve(&session.port, worker.room, <uint8_t *>buf,
                                               n) == LEFT_TO_HANDLERS:
+                give_permit(worker.room)
                 return n
         elif errno == EAGAIN:
             wait_for_requests()
         elif errno != EINTR and errno != ENOENT:    # ENOENT: the request was taken back
             state_store(&session.end_code, errno)
             break
+    give_permit(worker.room)
     return 0
 
 

@@ -10,6 +10,7 @@ cdef enum:
 cdef struct Room:
     iovec iov[SPAN_ROOM + 1]    # [0] is for the header
     uint8_t *buf                # owned; REPLY_BYTES, memory only where it was used
+    bint has_permit             # its thread may take requests (fuse/permits)
 
 cdef Room *new_room() noexcept nogil        # NULL = no memory
 cdef void free_room(Room *room) noexcept nogil

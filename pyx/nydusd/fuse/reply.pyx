@@ -26,6 +26,7 @@ cdef enum:
 cdef Room *new_room() noexcept nogil:
     cdef Room *room = <Room *>malloc(sizeof(Room))
     if room != NULL:
+        room.has_permit = False
         room.buf = <uint8_t *>malloc(REPLY_BYTES)
         if room.buf == NULL:
             free(room)

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.fs.vfs cimport Vfs
 from nydusd.fuse.deferred cimport DeferredReads
+from nydusd.fuse.permits cimport Permits
 from nydusd.fuse.reply cimport ReplyPort, Room
 from nydusd.fuse.wire cimport InHeader
 
@@ -21,6 +22,7 @@ cdef struct Call:
 cdef class Server:
     cdef Vfs vfs
     cdef DeferredReads deferred
+    cdef Permits permits            # None: every worker may always take requests
     cdef bint zero_message_open     # set once before start
     cdef int negotiated             # atomic; 1 = INIT has been answered
     cdef int copying                # atomic; reads to answer by copies, after one met EFAULT

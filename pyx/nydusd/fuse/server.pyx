@@ -17,6 +17,7 @@ from nydusd.fs.op cimport (
 )
 from nydusd.fs.vfs cimport Mount, Vfs
 from nydusd.fuse.deferred cimport DeferredReads
+from nydusd.fuse.permits cimport Permits, waits_for_disk
 from nydusd.fuse.reply cimport (
     REPLY_BYTES, ReplyPort, Room, free_room, new_room, reply_data, reply_error, reply_gathered,
     send_to_device,
@@ -195,8 +196,9 @@ cdef class Server:
     """
 
     def __cinit__(self, Vfs vfs not None, DeferredReads deferred not None, *,
-                  bint zero_message_open=False):
+                  bint zero_message_open=False, Permits permits=None):
         self.vfs = vfs
+        self.permits = permits
         self.deferred = deferred
         self.zero_message_open = zero_message_open
 
@@ -427,6 +429,11 @@ cdef class Server:
             op.target.copy_only = True
         rc = self.vfs.read(&op, &mount)
         if rc == READ_DONE:
+            if (op.target.is_unseen and self.permits is not None and self.permits.spare > 0
+                    and waits_for_disk(op.target.iov, op.target.iov_count, call.room.buf,
+                                       REPLY_BYTES)):
+                self.permits.give()
+                call.room.has_permit = False
             if reply_gathered(call.port, call.header.unique, call.room.iov, op.target.iov_count,
                               op.target.length) == -EFAULT:
                 flag_store(&self.copying, COPIED_READS)
