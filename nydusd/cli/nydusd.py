@@ -59,7 +59,12 @@ def _run(words: list[str]) -> int:
 
 def _serve(arguments: "Arguments") -> int:
     import os
+    import signal
 
+    # Until the daemon takes signals itself, SIGINT ends the process at once. Python's own handler
+    # raises in the midst of an import, and where that exception is swallowed the signal is lost.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from nydusd.base import log
     from nydusd.base.errors import ConfigError, NydusError
     from nydusd.daemon.process import raise_open_files_limit

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -179,3 +180,19 @@ def test_a_closed_stdout_is_no_traceback():
 
     assert result.returncode == 1
     assert b"Traceback" not in result.stderr
+
+
+def test_an_interrupt_during_the_start_ends_the_process_without_an_exception(tmp_path):
+    config = tmp_path / "config"
+    os.mkfifo(config)
+    (tmp_path / "mnt").mkdir()
+    words = ["--mountpoint", tmp_path / "mnt", "--bootstrap", __file__, "--config", config]
+    with subprocess.Popen(
+        [sys.executable, "-m", "nydusd.cli.nydusd", *words, "--rlimit-nofile", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        with config.open("wb"):  # opens when the daemon has opened it, and lets it wait for data
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == -signal.SIGINT
+        assert b"Traceback" not in process.stderr.read()
