@@ -67,8 +67,8 @@ class ImageBuild:
     def run(self) -> BuildResult:
         """Build the image; `BuildError` for all that can go wrong with its parts."""
         options = self.options
-        with OutputFile(options.blob, options.blob_dir, options.inline_meta) as output:
-            root = self._tree()
+        with OutputFile(options.blob, options.blob_dir) as output:
+            root = self._tree(output.temporary)
             if options.chunk_dict is not None:
                 self.dictionary = ChunkDictionary(options.chunk_dict, options)
             nodes = number_nodes(root, options.revision.link_specials)
@@ -89,22 +89,36 @@ class ImageBuild:
             finally:
                 writer.close()
             blobs = self._described(writer, False)
-            if self.own is not None:
-                output.finish(blobs[self.own.blob_index].blob_id)
-            path = None
-            if not options.inline_meta:
+            if options.inline_meta:
+                self._finish(output, blobs)
+                path = None
+            else:
                 bootstrap = self._bootstrap(root, nodes, plan, blobs)
-                path = write_bootstrap(bootstrap, options)
+                with OutputFile(options.bootstrap, options.blob_dir) as metadata:
+                    metadata.write([bootstrap])
+                    self._finish(output, blobs)  # not before both are complete
+                    path = metadata.finish(hashlib.sha256(bootstrap).hexdigest())
             return BuildResult(
                 [blob.blob_id for blob in blobs], writer.size if self.own else None, path
             )
 
-    def _tree(self) -> TreeNode:
+    def _finish(self, output: OutputFile, blobs: list[BlobInfo]) -> None:
+        """Give the blob its name; without data there is an empty file where one was asked for."""
+        if self.own is not None:
+            output.finish(blobs[self.own.blob_index].blob_id)
+        elif self.options.blob is not None:
+            output.finish("")
+
+    def _tree(self, output: Path | None) -> TreeNode:
+        """What the image will hold; *output*, a file that this build writes, is no part of it."""
         options = self.options
+        own_path = os.fsencode(output) if output is not None else None
         spec = options.whiteout_spec
         layered = options.parent_bootstrap is not None
 
         def is_left_out(node: TreeNode) -> bool:
+            if node.path == own_path:
+                return True
             take_opaque_mark(node, spec)
             return not layered and is_whiteout(node, spec)
 
@@ -376,13 +390,6 @@ def set_digests(nodes: list[TreeNode], chunks: ChunkTable, digester: Digester) -
             )
         else:
             node.digest = nothing
-
-
-def write_bootstrap(bootstrap: bytes, options: CreateOptions) -> Path:
-    """Write the bootstrap to the path it was given, else to the blob directory by its digest."""
-    with OutputFile(options.bootstrap, options.blob_dir) as output:
-        output.write([bootstrap])
-        return output.finish(hashlib.sha256(bootstrap).hexdigest())
 
 
 def create_image(options: CreateOptions, progress: Progress | None = None) -> BuildResult:

@@ -1,5 +1,7 @@
 """What an image is made from and how: the options of `create`, checked."""
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,7 +66,8 @@ class CreateOptions:
                 f"{CHUNK_SIZE_MIN:#x} and {CHUNK_SIZE_MAX:#x}"
             )
         limit = BLOB_ID_MAX if self.version == 5 else V6_BLOB_ID_MAX
-        if len(self.blob_id.encode()) > limit or "/" in self.blob_id or "\0" in self.blob_id:
+        id_bytes = os.fsencode(self.blob_id)
+        if len(id_bytes) > limit or id_bytes in (b".", b"..") or set(id_bytes) & set(b"/\0"):
             raise BuildError(
                 f"blob id {self.blob_id!r}: it must be a file name of at most {limit} bytes"
             )
@@ -72,6 +75,8 @@ class CreateOptions:
             raise BuildError("blob-toc is a feature of v6 only")
         if self.blob is None and self.blob_dir is None:
             raise BuildError("neither a blob file nor a blob directory is given: where to put data")
+        if self.blob is not None and self.bootstrap is not None:
+            _check_two_files(self.blob, self.bootstrap)
         if self.blob_dir is not None and not self.blob_dir.is_dir():
             raise BuildError(f"{self.blob_dir}: the directory to store blobs does not exist")
         if self.bootstrap is None and self.blob_dir is None and not self.inline_meta:
@@ -80,3 +85,12 @@ class CreateOptions:
             raise BuildError(f"{self.source}: no such source")
         if not self.source.is_dir():
             raise BuildError(f"{self.source}: the source must be a directory")
+
+
+def _check_two_files(blob: Path, bootstrap: Path) -> None:
+    """`BuildError` when both names are of one file; a device (/dev/null) may have both parts."""
+    final = Path(os.path.realpath(blob))
+    if final != Path(os.path.realpath(bootstrap)):
+        return
+    if not final.exists() or stat.S_ISREG(final.stat().st_mode):
+        raise BuildError(f"{blob}: the blob and the bootstrap must be two files")

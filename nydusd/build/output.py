@@ -1,11 +1,14 @@
 """Files that a build makes: nothing half-made stays under a final name.
 
-In a directory a file is written under a temporary name and gets its own when it is complete; a
-file whose path the user chose is written in place, as it may be a FIFO that somebody reads.
+A file is written under a temporary name beside its own, which it gets when it is complete; what
+had that name stays as it was until then. A FIFO or device is written as it is, and so is a file
+in a directory that takes no new ones.
 """
 
 import contextlib
 import os
+import stat
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,28 +23,51 @@ IOV_MAX = 1024
 class OutputFile:
     """One file being written, from its first byte to its last.
 
-    Either *path* is the file or *directory* is where it gets a name in `finish`. With *is_stream*
-    a file at *path* is not truncated: it may be a FIFO. Used by one thread at a time.
+    Either *path* is the file or *directory* is where it gets a name in `finish`. Used by one
+    thread at a time.
     """
 
-    def __init__(
-        self, path: Path | None, directory: Path | None = None, is_stream: bool = False
-    ) -> None:
+    def __init__(self, path: Path | None, directory: Path | None = None) -> None:
         self.path = path
         self.directory = directory
-        self._temporary: Path | None = None
+        self.temporary: Path | None = None  # absolute, until the file is finished
+        self._final: Path | None = None
+        self._mode: int | None = None  # of the file that is replaced
         try:
             if path is not None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if is_stream else os.O_TRUNC)
-                self._fd = os.open(path, flags, FILE_MODE)
+                self._fd = self._open_path(path)
             elif directory is not None:
-                self._temporary = directory / f".nydus-image-{os.urandom(8).hex()}"
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                self._fd = os.open(self._temporary, flags, FILE_MODE)
+                self._fd = self._open_temporary(directory)
             else:
                 raise BuildError("neither a file nor a directory to write to")
         except OSError as exc:
             raise BuildError(f"cannot write {path or directory}: {exc.strerror}") from exc
+
+    def _open_path(self, path: Path) -> int:
+        """A descriptor for what becomes *path*."""
+        in_place = os.O_WRONLY | os.O_CLOEXEC
+        final = Path(os.path.realpath(path))
+        try:
+            mode = final.stat().st_mode
+        except FileNotFoundError:
+            mode = None
+        if mode is not None and not stat.S_ISREG(mode):
+            return os.open(path, in_place)
+        if mode is not None and not os.access(final, os.W_OK):
+            return os.open(path, in_place)  # the system's own words for why not
+        try:
+            fd = self._open_temporary(final.parent)
+        except PermissionError:
+            if mode is None:
+                raise
+            return os.open(path, in_place | os.O_TRUNC)
+        self._final, self._mode = final, mode
+        return fd
+
+    def _open_temporary(self, directory: Path) -> int:
+        fd, name = tempfile.mkstemp(prefix=".nydus-image-", dir=directory)
+        self.temporary = Path(os.path.realpath(name))
+        return fd
 
     def __enter__(self) -> Self:
         """The file itself; it is closed at the end of the block."""
@@ -74,26 +100,35 @@ class OutputFile:
     def finish(self, name: str) -> Path:
         """The final path of the complete file, which is called *name* in a directory.
 
-        A file of that name which is there already stays: names are digests.
+        A file that has this name already is replaced.
         """
-        if self._temporary is None or self.directory is None:
-            assert self.path is not None
-            return self.path
-        final = self.directory / name
-        try:
-            if not final.exists():
-                self._temporary.rename(final)
-                self._temporary = None
-        except OSError as exc:
-            raise BuildError(f"cannot name {final}: {exc.strerror}") from exc
-        return final
+        final = self._final
+        if final is None and self.directory is not None and self.path is None:
+            final = self.directory / name
+        if self.temporary is not None and final is not None:
+            try:
+                os.fchmod(self._fd, self._permissions())
+                self.temporary.rename(final)
+            except OSError as exc:
+                raise BuildError(f"cannot name {final}: {exc.strerror}") from exc
+            self.temporary = None
+        result = self.path or final
+        assert result is not None
+        return result
+
+    def _permissions(self) -> int:
+        if self._mode is not None:
+            return stat.S_IMODE(self._mode)
+        umask = os.umask(0)
+        os.umask(umask)
+        return FILE_MODE & ~umask
 
     def close(self) -> None:
         """Close the file; a temporary one that was not finished is removed."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        if self._temporary is not None:
+        if self.temporary is not None:
             with contextlib.suppress(FileNotFoundError):
-                self._temporary.unlink()
-            self._temporary = None
+                self.temporary.unlink()
+            self.temporary = None

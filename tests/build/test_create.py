@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nydusd.base.errors import BuildError
+from nydusd.base.errors import BootstrapError, BuildError
 from nydusd.build.check import check_image
 from nydusd.build.create import create_image
 from nydusd.build.create_options import CreateOptions
@@ -496,3 +496,52 @@ def test_nothing_half_made_stays_in_a_blob_directory(source, tmp_path):
 
     assert not [path for path in blobs.iterdir() if path.name.startswith(".")]
     shutil.rmtree(blobs)
+
+
+def test_a_blob_that_is_called_the_same_gets_the_new_data(source, tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for content in (b"first", b"second, longer"):
+        (source / "file").write_bytes(content)
+        options = options_for(source, blob=None, blob_dir=blobs, blob_id="name")
+        create_image(options)
+
+        image = ImageReader(tmp_path / "boot", blobs / "name")
+        assert image.content(image.bootstrap.find(b"/file")) == content
+
+
+def test_a_failed_build_leaves_the_files_of_the_one_before(source, tmp_path):
+    (source / "file").write_bytes(b"first")
+    options = options_for(source)
+    create_image(options)
+    before = (tmp_path / "blob").read_bytes(), (tmp_path / "boot").read_bytes()
+    (source / "file").write_bytes(b"second")
+
+    with pytest.raises(BuildError, match="cannot write"):
+        create_image(replace(options, bootstrap=tmp_path / "no" / "boot"))
+    with pytest.raises(BootstrapError, match="neither a RAFS"):
+        create_image(replace(options, parent_bootstrap=source / "file"))
+
+    assert ((tmp_path / "blob").read_bytes(), (tmp_path / "boot").read_bytes()) == before
+
+
+def test_an_output_in_the_source_is_no_part_of_the_image(source):
+    (source / "file").write_bytes(b"data")
+    for options in (
+        options_for(source, blob=None, blob_dir=source),
+        options_for(source, blob=source / "blob"),
+    ):
+        create_image(options)
+        names = [path for path, _ in load_bootstrap(options.bootstrap).walk()]
+        assert not [name for name in names if b".nydus-image" in name or name == b"/blob"]
+
+
+@pytest.mark.parametrize("blob_id", [".", "..", "a/b", "a\0b"])
+def test_a_blob_id_that_names_no_file_is_refused(source, blob_id):
+    with pytest.raises(BuildError, match="it must be a file name"):
+        options_for(source, blob_id=blob_id)
+
+
+def test_one_file_for_blob_and_bootstrap_is_refused(source, tmp_path):
+    with pytest.raises(BuildError, match="must be two files"):
+        options_for(source, blob=tmp_path / "source" / ".." / "boot")
