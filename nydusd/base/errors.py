@@ -7,8 +7,13 @@ compiled code becomes an exception).
 import errno
 import logging
 import os
+import time
 
 logger = logging.getLogger("nydusd")
+
+REPEAT_SECONDS = 60.0  # before the same words are logged again
+BURST_LINES = 64  # that may come at once; later ones come one a second
+REMEMBERED = 1024  # different lines
 
 
 class NydusError(Exception):
@@ -78,14 +83,56 @@ class BuildError(NydusError):
 
 def errno_of(exc: BaseException) -> int:
     """The positive errno for *exc*, which is logged here, once."""
-    if isinstance(exc, NydusError):
+    if isinstance(exc, NydusError) or (isinstance(exc, OSError) and exc.errno):
         logger.error("%s", exc)
-        return exc.errno
-    if isinstance(exc, OSError) and exc.errno:
-        logger.error("%s", exc)
-        return exc.errno
-    logger.error("unexpected %s: %s", type(exc).__name__, exc, exc_info=exc)
-    return errno.EIO
+    else:
+        logger.error("unexpected %s: %s", type(exc).__name__, exc, exc_info=exc)
+    return _number_of(exc)
+
+
+class ErrorLog:
+    """`errno_of` for one source of many errors: a broken blob or backend cannot flood the log.
+
+    The same words are logged once in a while, those of corrupt data once, and different ones at a
+    limited rate; what was left out is counted, and told with the next line. Guarded by the GIL.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, float] = {}  # line -> when it was logged, seconds
+        self._room = float(BURST_LINES)
+        self._filled = time.monotonic()  # when _room was last added to
+        self._left_out = 0
+
+    def errno_of(self, exc: BaseException) -> int:
+        """The positive errno for *exc*, which is logged here unless it was, or too many are."""
+        now = time.monotonic()
+        if not self._is_due(exc, now):
+            return _number_of(exc)
+        if self._left_out:
+            logger.error("%d more errors like these were not logged", self._left_out)
+            self._left_out = 0
+        return errno_of(exc)
+
+    def _is_due(self, exc: BaseException, now: float) -> bool:
+        line = str(exc)
+        seen = self._seen.get(line)
+        if seen is not None and (isinstance(exc, BlobCorrupt) or now - seen < REPEAT_SECONDS):
+            return False
+        self._room = min(BURST_LINES, self._room + now - self._filled)
+        self._filled = now
+        if self._room < 1.0:
+            self._left_out += 1
+            return False
+        self._room -= 1.0
+        if len(self._seen) >= REMEMBERED:
+            self._seen.clear()
+        self._seen[line] = now
+        return True
+
+
+def _number_of(exc: BaseException) -> int:
+    number = exc.errno if isinstance(exc, NydusError | OSError) else None
+    return number or errno.EIO
 
 
 def check(code: int, message: str, *args: object) -> None:

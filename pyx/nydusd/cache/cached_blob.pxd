@@ -38,7 +38,6 @@ cdef class CachedBlob:
     cdef object lock                # one thread at a time runs `describe`
     cdef object digests             # owner of digest_table
     cdef const uint8_t *digest_table    # borrowed from `digests`; 32 bytes a chunk, or NULL
-    cdef set reported               # chunks whose corruption has been logged
     cdef bint disk_reported         # a failure to keep bytes has been logged
     cdef bint disk_refuses          # the last attempt to keep bytes failed; guarded by the GIL
     cdef int users                  # fetches that run; guarded by the GIL

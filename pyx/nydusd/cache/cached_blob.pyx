@@ -86,7 +86,6 @@ cdef class CachedBlob:
             if <uint64_t>len(digests) < <uint64_t>chunks.count * DIGEST_BYTES:
                 raise ValueError("the digest table is shorter than the chunks")
             self.digest_table = <const uint8_t *><const char *>self.digests
-        self.reported = set()
         self.disk_reported = self.disk_refuses = False
 
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil:

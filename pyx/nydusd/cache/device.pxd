@@ -10,7 +10,7 @@ cdef class Device:
     cdef void **table                   # owned; borrowed CachedBlob of `blobs`, or NULL
     cdef uint32_t count
     cdef object release                 # called once by close()
-    cdef set reported                   # corruption that has been logged
+    cdef object errors                  # ErrorLog of its fetches
 
     # READ_DONE, READ_MISSING, READ_CLAIMED or -errno; never blocks on a backend, never the GIL
     cdef int read(self, const ChunkSpan *spans, uint32_t count, ReadTarget *target) noexcept nogil
@@ -25,4 +25,3 @@ cdef class Device:
     cdef int fetch_with_gil(self, const ChunkSpan *spans, uint32_t count,
                             const ChunkSpan *following, uint32_t following_count,
                             ReadTarget *target) noexcept with gil
-    cdef int report(self, exc) except -1

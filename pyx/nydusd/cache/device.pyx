@@ -24,7 +24,7 @@ from nydusd.cache.target cimport (
 )
 from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 
-from nydusd.base.errors import ChunkCorrupt, errno_of
+from nydusd.base.errors import ChunkCorrupt, ErrorLog
 
 logger = logging.getLogger("nydusd")
 
@@ -75,7 +75,7 @@ cdef class Device:
         self.blobs = tuple(blobs)
         self.batch_size = batch_size
         self.release = release
-        self.reported = set()
+        self.errors = ErrorLog()
         self.count = len(self.blobs)
         self.table = <void **>calloc(self.count or 1, sizeof(void *))
         if self.table == NULL:
@@ -163,15 +163,7 @@ cdef class Device:
             work = FetchedRead(self)
             return work.run(spans, count, following, following_count, target)
         except BaseException as exc:
-            return -<int>self.report(exc)
-
-    cdef int report(self, exc) except -1:
-        """The errno of *exc*, logged; a corrupt chunk is logged the first time it is met."""
-        if isinstance(exc, ChunkCorrupt):
-            if str(exc) in self.reported:
-                return exc.errno
-            self.reported.add(str(exc))
-        return errno_of(exc)
+            return -<int>self.errors.errno_of(exc)
 
     def close(self):
         """Give the blobs back; nobody reads any more."""
