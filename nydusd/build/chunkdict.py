@@ -1,7 +1,6 @@
 """Chunk dictionaries: chunks of another image that a build refers to instead of storing its own."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from nydusd.build.create_options import CreateOptions
@@ -53,7 +52,7 @@ class ChunkDictionary:
         )
         if index is None:
             index = len(blobs)
-            blobs.append(replace(blob, blob_index=index))
+            blobs.append(blob._replace(blob_index=index))
         chunks.add_record(record_in_blob(found[1], index), first_choice=True)
         self._adopted.add(digest)
         return True

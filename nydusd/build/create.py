@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from nydusd.build.chunkdict import ChunkDictionary
@@ -251,8 +251,7 @@ class ImageBuild:
                     chunks.uncompressed_end,
                 )
             )
-        self.own = replace(
-            self.own,
+        self.own = self.own._replace(
             chunk_count=chunks.own_chunk_count,
             uncompressed_size=chunks.uncompressed_end,
             data_size=data_size,
@@ -280,8 +279,7 @@ class ImageBuild:
             len(stored),
             len(plain),
         )
-        self.own = replace(
-            self.own,
+        self.own = self.own._replace(
             features=features,
             ci_compressor=compressor,
             ci_offset=offset,
@@ -322,8 +320,7 @@ class ImageBuild:
             toc = b"".join(self.toc)
             header = tar_header(TOC_SECTION, len(toc))
             writer.write([toc, header])
-            self.own = replace(
-                self.own,
+            self.own = self.own._replace(
                 toc_size=len(toc) + TAR_HEADER_SIZE,
                 toc_digest=hashlib.sha256(toc + header).digest(),
             )
@@ -340,8 +337,7 @@ class ImageBuild:
         readahead = 0
         if self.options.prefetch_policy == PrefetchPolicy.BLOB:
             readahead = min(self.prefetch_bytes, READAHEAD_MAX)
-        blobs[self.own.blob_index] = replace(
-            self.own,
+        blobs[self.own.blob_index] = self.own._replace(
             blob_id=blob_id,
             meta_blob_id=blob_id,
             compressed_size=writer.size,

@@ -4,7 +4,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from nydusd.base.errors import BootstrapError, BuildError, UnsupportedError
@@ -70,15 +69,15 @@ class OtherImage:
             return blob
         file = self._file_of(blob.meta_blob_id)
         size = file.stat().st_size
-        listed = replace(blob, features=blob.features & ~BlobFeature.INLINED_FS_META)
+        listed = blob._replace(features=blob.features & ~BlobFeature.INLINED_FS_META)
         if blob.features & BlobFeature.SEPARATE:
-            listed = replace(listed, meta_size=size)
+            listed = listed._replace(meta_size=size)
         else:
-            listed = replace(listed, compressed_size=size)
+            listed = listed._replace(compressed_size=size)
         if blob.features & BlobFeature.HAS_TOC:
             toc = stored_toc(file)
-            listed = replace(
-                listed, toc_size=len(toc), toc_digest=hashlib.sha256(toc).digest() if toc else b""
+            listed = listed._replace(
+                toc_size=len(toc), toc_digest=hashlib.sha256(toc).digest() if toc else b""
             )
         return listed
 

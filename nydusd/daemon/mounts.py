@@ -9,9 +9,9 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
+from typing import NamedTuple
 
 from nydusd.base.errors import ConfigError, MountError
 from nydusd.cache.device import Device
@@ -34,19 +34,17 @@ class MountKind(Enum):
     PASSTHROUGH = "passthrough_fs"
 
 
-@dataclass(frozen=True, slots=True)
-class MountRequest:
+class MountRequest(NamedTuple):
     """One mount as it was asked for; enough to repeat it in another process."""
 
     kind: MountKind
     source: str  # bootstrap path
-    config: Config = field(repr=False)
+    config: Config
     mountpoint: str  # absolute path in the tree of this daemon
     prefetch_files: tuple[str, ...] = ()  # absolute paths in the image; none = as the image hints
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A mount that is served."""
 
     request: MountRequest

@@ -4,13 +4,12 @@
 is not UTF-8 (`os.fsencode` gives the bytes back).
 """
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nydusd.config.model import Config
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """A FUSE daemon: where it is mounted, what it shows there, how it was configured.
 
     Without a *bootstrap* the root is an empty pseudo directory and *config* is `None`: the file
@@ -25,7 +24,11 @@ class Settings:
     writable: bool = False
     bootstrap: str | None = None
     config: Config | None = None
-    config_text: str = field(default="", repr=False)
+    config_text: str = ""  # not shown
     localfs_dir: str | None = None
     prefetch_files: tuple[str, ...] = ()  # absolute paths inside the image
     virtual_mountpoint: str = "/"
+
+    def __repr__(self) -> str:
+        """What it asks for, without the text that may hold secrets."""
+        return f"Settings(mountpoint={self.mountpoint!r}, bootstrap={self.bootstrap!r})"

@@ -5,7 +5,6 @@ Both versions are told in the same terms; which file a blob id names is decided 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, NoReturn
 
@@ -80,8 +79,7 @@ class BlobFeature(IntFlag):
     CAP_TAR_TOC = 0x40000000
 
 
-@dataclass(frozen=True, slots=True)
-class BlobInfo:
+class BlobInfo(NamedTuple):
     """One data blob of an image."""
 
     blob_index: int
@@ -105,9 +103,18 @@ class BlobInfo:
     meta_size: int = 0  # SEPARATE, not inlined: size of the meta blob
     prefetch_size: int = 0  # leading bytes to fetch first (v5 readahead_size)
     cipher: Cipher = Cipher.NONE
-    cipher_key: bytes = field(default=b"", repr=False)
-    cipher_iv: bytes = field(default=b"", repr=False)
+    cipher_key: bytes = b""  # not shown
+    cipher_iv: bytes = b""  # not shown
     version: int = 6  # of the bootstrap
+
+    def __repr__(self) -> str:
+        """The fields but those of the cipher."""
+        shown = (
+            f"{name}={value!r}"
+            for name, value in zip(self._fields, self, strict=True)
+            if not name.startswith("cipher_")
+        )
+        return f"BlobInfo({', '.join(shown)})"
 
 
 class Algorithms(NamedTuple):
@@ -241,9 +248,9 @@ def name_blobs(
         separate = bool(blob.features & BlobFeature.SEPARATE)
         old = out_of_blob and not blob.features & BlobFeature.CAP_TAR_TOC
         if inlined and separate:
-            named.append(replace(blob, meta_blob_id=file_blob_id))
+            named.append(blob._replace(meta_blob_id=file_blob_id))
         elif inlined or (old and not separate):
-            named.append(replace(blob, blob_id=file_blob_id, meta_blob_id=file_blob_id))
+            named.append(blob._replace(blob_id=file_blob_id, meta_blob_id=file_blob_id))
         else:
             named.append(blob)
     return named

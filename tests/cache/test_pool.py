@@ -1,4 +1,3 @@
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,7 @@ BACKEND = Backend("localfs", localfs=LocalFs(dir="/made"))
 
 
 def image(*blobs):
-    infos = [replace(blob.info, blob_index=index) for index, blob in enumerate(blobs)]
+    infos = [blob.info._replace(blob_index=index) for index, blob in enumerate(blobs)]
     return SimpleNamespace(blobs=infos)
 
 
@@ -75,7 +74,7 @@ def test_a_failed_open_gives_back_what_it_had(tmp_path, blob, backend):
 
 
 def test_a_blob_without_chunks_need_not_exist(tmp_path, backend):
-    empty = replace(MadeBlob([b"x"]).info, blob_id="d" * 64, chunk_count=0)
+    empty = MadeBlob([b"x"]).info._replace(blob_id="d" * 64, chunk_count=0)
     device = BlobPool(lambda _: backend).open_device(
         SimpleNamespace(blobs=[empty]), BACKEND, file_cache(tmp_path)
     )
@@ -90,7 +89,7 @@ def test_a_missing_blob_fails_the_open(tmp_path, blob):
 
 
 def test_features_of_later_versions_are_refused(tmp_path, blob, backend):
-    info = replace(blob.info, features=blob.info.features | BlobFeature.BATCH)
+    info = blob.info._replace(features=blob.info.features | BlobFeature.BATCH)
     with pytest.raises(UnsupportedError, match="batch"):
         BlobPool(lambda _: backend).open_device(
             SimpleNamespace(blobs=[info]), BACKEND, file_cache(tmp_path)

@@ -1,7 +1,6 @@
 import os
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -68,7 +67,7 @@ def test_hinted_spans_are_filled_and_nothing_else(tmp_path, version):
 def test_the_blob_s_own_prefix_comes_first(tmp_path):
     blob = blob_of(100)
     backend = MadeBackend(blob)
-    info = replace(blob.info, prefetch_size=5000 * 10)
+    info = blob.info._replace(prefetch_size=5000 * 10)
     cached = open_blob(info, backend, policy(tmp_path))
     filled = Device([cached], 0, cached.close)
     run(Prefetcher(filled, CONFIG._replace(threads=1), [blob.span(90)]))

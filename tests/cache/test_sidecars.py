@@ -1,6 +1,5 @@
 import hashlib
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -37,7 +36,7 @@ def with_digests(chunks):
     )
     toc = entry + tar_header(b"rafs.blob.toc", len(entry))
     blob.data += digests + tar_header(b"blob.digest", len(digests)) + toc
-    info = replace(blob.info, toc_size=len(toc), toc_digest=hashlib.sha256(toc).digest())
+    info = blob.info._replace(toc_size=len(toc), toc_digest=hashlib.sha256(toc).digest())
     return blob, info, digests, toc
 
 
@@ -50,7 +49,7 @@ def made():
 def test_digests_are_found_through_the_toc_and_kept(tmp_path, made, known):
     blob, info, digests, toc = made
     if not known:
-        info = replace(info, toc_size=0, toc_digest=b"")
+        info = info._replace(toc_size=0, toc_digest=b"")
     backend = MadeBackend(blob)
     assert chunk_digests(info, backend.reader(blob.blob_id), tmp_path) == digests
     kept = (tmp_path / f"{blob.blob_id}.blob.toc").read_bytes()
@@ -77,7 +76,7 @@ def test_broken_files_are_fetched_again(tmp_path, made, name, content):
 
 def test_a_toc_of_another_digest_is_refused(tmp_path, made):
     blob, info, _, _ = made
-    wrong = replace(info, toc_digest=bytes(31) + b"\1")
+    wrong = info._replace(toc_digest=bytes(31) + b"\1")
     with pytest.raises(BlobCorrupt, match="digest"):
         chunk_digests(wrong, MadeBackend(blob).reader(blob.blob_id), tmp_path)
 
@@ -104,7 +103,7 @@ def test_the_ci_array_is_kept_whole_and_its_header_last(tmp_path):
     assert path.stat().st_size == 4096 * 3
     kept = kept_blob_meta(blob.info, path)
     assert kept is not None
-    assert kept_blob_meta(replace(blob.info, ci_offset=1), path) is None
+    assert kept_blob_meta(blob.info._replace(ci_offset=1), path) is None
     assert kept_blob_meta(blob.info, tmp_path / "none") is None
 
 
@@ -116,6 +115,6 @@ def test_without_a_directory_the_ci_array_stays_in_memory():
 
 def test_an_absurd_size_is_refused_before_it_is_allocated():
     blob = MadeBlob([b"x" * 5000])
-    hostile = replace(blob.info, ci_uncompressed_size=1 << 50)
+    hostile = blob.info._replace(ci_uncompressed_size=1 << 50)
     with pytest.raises(BlobCorrupt, match="said to have"):
         fetch_blob_meta(hostile, MadeBackend(blob).reader(blob.blob_id), None)

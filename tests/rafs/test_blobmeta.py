@@ -1,7 +1,6 @@
 import errno
 import os
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,7 @@ from nydusd.rafs.load import load_bootstrap
 from tests.rafs.exercise import golden_bootstraps
 from tests.rafs.made import BLOB
 
-V1 = replace(
-    BLOB,
+V1 = BLOB._replace(
     chunk_count=1,
     chunk_size=1 << 24,
     data_size=1 << 39,
@@ -27,8 +25,7 @@ V1 = replace(
     ci_compressed_size=16,
     ci_uncompressed_size=16,
 )
-V2 = replace(
-    V1,
+V2 = V1._replace(
     features=V1.features | BlobFeature.CHUNK_INFO_V2,
     ci_compressed_size=24,
     ci_uncompressed_size=24,
@@ -105,7 +102,7 @@ def test_an_entry_that_cannot_be_is_an_io_error(entry: bytes) -> None:
 
 def test_a_chunk_larger_than_the_image_allows_is_an_io_error() -> None:
     with raises(errno.EIO):
-        place(entry_v1(0, 4097, 0, 10), replace(V1, chunk_size=4096))
+        place(entry_v1(0, 4097, 0, 10), V1._replace(chunk_size=4096))
 
 
 @pytest.mark.parametrize("flag", [BATCH, ZRAN, ENCRYPTED])
@@ -128,7 +125,7 @@ def test_a_table_that_is_cut_under_the_mapping_is_an_io_error(tmp_path: Path) ->
     path = tmp_path / "meta"
     path.write_bytes(entry_v1(0, 1, 0, 1) * 512)
     fd = os.open(path, os.O_RDWR)
-    meta = BlobMeta(Mapping(fd), replace(V1, chunk_count=512))
+    meta = BlobMeta(Mapping(fd), V1._replace(chunk_count=512))
     os.close(fd)
     os.truncate(path, 4096)
 
@@ -175,13 +172,13 @@ def test_a_header_that_differs_is_not_its_blobs(changed: dict[str, int]) -> None
 def test_the_difference_is_told() -> None:
     assert header_difference(header(entries=9), V1) == "9 entries for 1 chunks"
     assert header_difference(header()[:-1], V1) == "it has 4095 bytes"
-    generated = replace(V1, features=V1.features | BlobFeature.IS_CHUNKDICT_GENERATED)
+    generated = V1._replace(features=V1.features | BlobFeature.IS_CHUNKDICT_GENERATED)
     assert header_difference(header(entries=9), generated) is None
 
 
 def test_a_cache_file_has_whole_pages_and_a_header() -> None:
     assert plain_file_size(V1) == 8192
-    assert plain_file_size(replace(V1, ci_uncompressed_size=4097)) == 8192 + 4096
+    assert plain_file_size(V1._replace(ci_uncompressed_size=4097)) == 8192 + 4096
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from nydusd.base.errors import UnsupportedError
@@ -33,7 +31,7 @@ INLINED, SEPARATE = BlobFeature.INLINED_FS_META, BlobFeature.SEPARATE
 def test_a_blob_that_holds_its_bootstrap_is_named_by_its_file(
     features: BlobFeature, out_of_blob: bool, data: str, meta: str
 ) -> None:
-    (named,) = name_blobs([replace(BLOB, features=features)], "file", out_of_blob=out_of_blob)
+    (named,) = name_blobs([BLOB._replace(features=features)], "file", out_of_blob=out_of_blob)
 
     assert (named.blob_id, named.meta_blob_id) == (data, meta)
 
@@ -78,19 +76,19 @@ def test_chunk_data_of_v5_ends_before_a_tar_header() -> None:
 def test_a_blob_that_cannot_be_served_is_refused_by_name(
     change: dict[str, object], word: str
 ) -> None:
-    blob = replace(BLOB, **change)  # type: ignore[arg-type]
+    blob = BLOB._replace(**change)  # type: ignore[arg-type]
 
     with pytest.raises(UnsupportedError, match=f"blob stored: .*{word}"):
         refuse_unsupported([BLOB, blob])
 
 
 def test_ordinary_blobs_are_not_refused() -> None:
-    v5 = replace(BLOB, version=5, ci_compressed_size=0)
-    plain_tar = replace(
-        BLOB, compressor=Compressor.GZIP, features=BLOB.features | BlobFeature.CHUNK_INFO_V2
+    v5 = BLOB._replace(version=5, ci_compressed_size=0)
+    plain_tar = BLOB._replace(
+        compressor=Compressor.GZIP, features=BLOB.features | BlobFeature.CHUNK_INFO_V2
     )
-    refuse_unsupported([BLOB, v5, plain_tar, replace(BLOB, chunk_count=0, ci_compressed_size=0)])
+    refuse_unsupported([BLOB, v5, plain_tar, BLOB._replace(chunk_count=0, ci_compressed_size=0)])
 
 
 def test_keys_are_not_shown() -> None:
-    assert "secret" not in repr(replace(BLOB, cipher_key=b"secret", cipher_iv=b"secret"))
+    assert "secret" not in repr(BLOB._replace(cipher_key=b"secret", cipher_iv=b"secret"))

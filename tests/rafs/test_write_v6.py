@@ -113,7 +113,7 @@ def test_an_image_without_blobs_begins_its_metadata_at_the_second_block():
 
 
 def test_more_blobs_than_device_numbers_are_refused():
-    blobs = [replace(BLOB, blob_index=each, blob_id=f"{each:064d}") for each in range(255)]
+    blobs = [BLOB._replace(blob_index=each, blob_id=f"{each:064d}") for each in range(255)]
 
     with pytest.raises(BuildError, match="255 blobs: a v6 image has at most 254"):
         written(directory(), replace(SETTINGS, blobs=blobs))
@@ -121,7 +121,7 @@ def test_more_blobs_than_device_numbers_are_refused():
 
 def test_a_blob_id_that_does_not_fit_is_refused():
     with pytest.raises(BuildError, match="v6 stores 1 to 64 bytes"):
-        written(directory(), replace(SETTINGS, blobs=[replace(BLOB, blob_id="b" * 65)]))
+        written(directory(), replace(SETTINGS, blobs=[BLOB._replace(blob_id="b" * 65)]))
 
 
 def test_a_file_without_its_chunks_is_never_written():
