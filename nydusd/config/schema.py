@@ -141,7 +141,7 @@ def read_section(section: Section, raw: object, path: str, findings: Findings, v
     finding more mistakes, not for use.
     """
     if not isinstance(raw, dict):
-        findings.wrong_kind(path, raw, "a table")
+        findings.wrong_kind(path, raw, "a table", secret=True)  # may be a URL with a password
         return _make(section, {}, path, Findings(), version)
     _warn_of_unknown(section, raw, path, findings, version)
     return _make(section, raw, path, findings, version)
@@ -213,7 +213,7 @@ def _read_list(
     section: Section, value: object, path: str, findings: Findings, version: int
 ) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        findings.wrong_kind(path, value, "a list of tables")
+        findings.wrong_kind(path, value, "a list of tables", secret=True)
         return ()
     if len(value) > MOST_TABLES:
         findings.bad_value(path, f"{len(value)} tables, at most {MOST_TABLES} are read")

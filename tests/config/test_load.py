@@ -235,6 +235,16 @@ def test_secrets_are_not_in_messages():
     assert not any(word in text for text in report.errors for word in ("12345", "geheim", "678"))
 
 
+@pytest.mark.parametrize("key", ["proxy", "mirrors"])
+def test_a_url_in_the_place_of_a_table_is_not_shown(key):
+    storage = {"host": "h", "repo": "r", key: "http://user:geheim@host"}
+
+    report = examine(changed(V1, "device.backend", {"type": "registry", "config": storage}))
+
+    assert len(report.errors) == 1
+    assert "geheim" not in report.errors[0]
+
+
 def test_a_proxy_and_mirrors_are_refused_together():
     registry = {
         "host": "h",
