@@ -73,3 +73,8 @@ if [ "$install" = yes ] && { [ ! -e "$stamp" ] ||
     build/venv/bin/python -m pip install -q --disable-pip-version-check --editable .
     touch "$stamp"
 fi
+# An editable install is not byte-compiled, and some environments forbid Python to do it later:
+# every start would compile again.
+if [ "$install" = yes ]; then
+    build/venv/bin/python -m compileall -q nydusd
+fi
