@@ -4,6 +4,7 @@ The main thread runs `run`; everything else happens in the threads of the parts 
 docs/concurrency.md).
 """
 
+import gc
 import logging
 import time
 from functools import partial
@@ -83,6 +84,8 @@ def run(settings: Settings) -> int:
     end.install()
     daemon = Daemon(settings, end)
     daemon.start()
+    gc.freeze()
+    gc.enable()
     try:
         reason = end.wait()
         logger.info("nydusd quits: %s", reason)

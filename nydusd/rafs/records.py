@@ -6,6 +6,16 @@ what to fetch first, and tests.
 
 from typing import NamedTuple
 
+from nydusd.rafs.blobs import BlobInfo
+
+
+class Tables(NamedTuple):
+    """What the tables of a bootstrap say that is not read again from the mapping."""
+
+    blobs: list[BlobInfo]
+    prefetch_inos: list[int]
+    digester: int = 0  # v5: of the whole image
+
 
 class Stat(NamedTuple):
     """Attributes of one inode, as the image has them."""

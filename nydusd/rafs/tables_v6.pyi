@@ -1,11 +1,4 @@
-from dataclasses import dataclass
-
 from nydusd.base.mapping import Mapping
-from nydusd.rafs.blobs import BlobInfo
+from nydusd.rafs.records import Tables
 
-@dataclass(frozen=True, slots=True)
-class TablesV6:
-    blobs: list[BlobInfo]
-    prefetch_nids: list[int]
-
-def read_tables(file: Mapping) -> TablesV6: ...
+def read_tables(file: Mapping) -> Tables: ...

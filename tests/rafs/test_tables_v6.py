@@ -126,11 +126,11 @@ def test_an_image_without_blobs_has_an_empty_table() -> None:
 def test_an_old_empty_image_has_a_prefetch_size_without_a_table() -> None:
     image = ImageV6(blobs=[], extended={"prefetch": 0, "prefetch_size": 8})
 
-    assert tables_of(image).prefetch_nids == []
+    assert tables_of(image).prefetch_inos == []
 
 
 def test_empty_rows_of_the_prefetch_table_are_left_out() -> None:
-    assert tables_of(ImageV6(prefetch=[200, 0, 128, 0])).prefetch_nids == [200, 128]
+    assert tables_of(ImageV6(prefetch=[200, 0, 128, 0])).prefetch_inos == [200, 128]
 
 
 def test_a_blob_is_told_with_its_features_and_the_end_of_its_data() -> None:

@@ -121,7 +121,7 @@ cdef class BootstrapV6(Bootstrap):
         self.inodes_count = superblock.inos
         self.begin(extended.flags, tables.blobs)
         self.chunk_size = extended.chunk_size
-        self.prefetch_inos = tables.prefetch_nids
+        self.prefetch_inos = tables.prefetch_inos
         self.tarfs = bool(self.flags & SuperblockFlag.TARFS)
         uncounted = BlobFeature.TARFS | BlobFeature.IS_CHUNKDICT_GENERATED
         for i in range(self.limits_count):

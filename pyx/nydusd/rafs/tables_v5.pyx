@@ -4,7 +4,6 @@ All that opening an image reads: of the inode table only that it is there. `Boot
 the field that is not as it must be. Rules: docs/formats/rafs-v5.md.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -24,6 +23,7 @@ from nydusd.rafs.blobs import (
     features_v5,
     parse_blob_id,
 )
+from nydusd.rafs.records import Tables
 
 _check = partial(demand, "v5")
 
@@ -31,15 +31,6 @@ cdef enum:
     BLOBS_MAX = 1 << 16             # more rows than an image can have layers
     PREFETCH_MAX = 1 << 20          # more hints than this are not worth their memory
     INODES_MAX = 1 << 29            # inode offsets are below 4 GiB, in units of 8
-
-
-@dataclass(frozen=True, slots=True)
-class TablesV5:
-    """What the tables say that is not read again from the mapping."""
-
-    blobs: list
-    prefetch_inos: list
-    digester: int
 
 
 cdef const SuperblockV5 *read_superblock(Mapping file) except NULL:
@@ -154,7 +145,7 @@ def read_tables(Mapping file):
            or superblock.ext_blob_table_entries >= len(rows),
            f"extended blob table has {superblock.ext_blob_table_entries} entries for "
            f"{len(rows)} blobs")
-    return TablesV5(
+    return Tables(
         blobs=[read_blob(file, superblock, index, blob_id, readahead)
                for index, (blob_id, readahead) in enumerate(rows)],
         prefetch_inos=read_prefetch(file, superblock),

@@ -4,7 +4,6 @@ All that opening an image reads. `BootstrapError` names the field that is not as
 docs/formats/rafs-v6.md.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -33,6 +32,7 @@ from nydusd.rafs.blobs import (
     data_size_v6,
     parse_blob_id,
 )
+from nydusd.rafs.records import Tables
 
 _check = partial(demand, "v6")
 
@@ -41,14 +41,6 @@ cdef enum:
     COMPRESSED_SIZE_BITS = 40       # of a blob: 1 TiB
     UNCOMPRESSED_SIZE_BITS = 44     # of a blob: 16 TiB
     PREFETCH_MAX = 1 << 20          # more hints than this are not worth their memory
-
-
-@dataclass(frozen=True, slots=True)
-class TablesV6:
-    """What the tables say that is not read again from the mapping."""
-
-    blobs: list
-    prefetch_nids: list
 
 
 cdef bytes copy_of(const uint8_t *data, size_t size):
@@ -236,7 +228,7 @@ def read_tables(Mapping file):
     check_device_slots(file, count)
     entries = <const BlobEntryV6 *>file.at(extended.blob_table_offset, extended.blob_table_size)
     _check(entries != NULL, "blob table is cut")
-    return TablesV6(
+    return Tables(
         blobs=[read_blob(&entries[i], i, extended.chunk_size) for i in range(count)],
-        prefetch_nids=read_prefetch(file, extended.prefetch_table_offset, prefetch_size),
+        prefetch_inos=read_prefetch(file, extended.prefetch_table_offset, prefetch_size),
     )
