@@ -19,6 +19,7 @@ def run_command(argv: Sequence[str] | None, name: str, run: Callable[[list[str]]
     *name* stands before the version, as in the reference.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_descriptors()
     try:
         if words[:1] in (["--version"], ["-V"]):
             return show_version(name)
@@ -29,6 +30,26 @@ def run_command(argv: Sequence[str] | None, name: str, run: Callable[[list[str]]
         # The interpreter flushes what is left at its end; it must not fail once more there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except _StdoutError as exc:
+        complain(f"Error: standard output: {exc.args[0]}")
+        return EXIT_FAILED
+
+
+class _StdoutError(Exception):
+    """Stdout takes nothing, and why: a full disk behind it, for example."""
+
+
+def _fill_standard_descriptors() -> None:
+    """Give descriptors 0 to 2 that the caller has closed to /dev/null.
+
+    Else a file that is opened next gets one of them, and what is meant for stderr with it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(number, True)
 
 
 def show_version(name: str) -> int:
@@ -45,10 +66,19 @@ def show_version(name: str) -> int:
 
 
 def print_line(text: str) -> None:
-    """*text* and a newline on stdout, whatever characters it has."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
+    """*text* and a newline on stdout, whatever characters it has; a closed one gets nothing."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        # What is left in the buffer must not fail once more at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise _StdoutError(exc.strerror) from exc
 
 
 def complain(text: str) -> None:

@@ -196,3 +196,38 @@ def test_an_interrupt_during_the_start_ends_the_process_without_an_exception(tmp
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == -signal.SIGINT
         assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_a_stdout_that_takes_nothing_is_no_traceback(word):
+    command = f'exec "$0" -m nydusd.cli.nydusd {word}'
+    for redirection, code, words in ((">&-", 0, b""), (">/dev/full", 1, b"No space left")):
+        result = subprocess.run(
+            ["/bin/sh", "-c", f"{command} {redirection}", sys.executable],
+            stderr=subprocess.PIPE,
+            timeout=30,
+        )
+        assert result.returncode == code
+        assert b"Traceback" not in result.stderr
+        assert words in result.stderr
+
+
+def test_no_file_gets_the_descriptor_of_a_closed_standard_stream(tmp_path):
+    script = (
+        "import os, sys\n"
+        "from nydusd.cli.command import run_command\n"
+        "def look(words):\n"
+        "    links = [os.readlink(f'/proc/self/fd/{number}') for number in range(3)]\n"
+        "    open(sys.argv[1], 'w').write(' '.join(links))\n"
+        "    return 0\n"
+        "sys.exit(run_command([], 'x', look))\n"
+    )
+    found = tmp_path / "found"
+
+    subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -c "$1" "$2" <&- >&- 2>&-', sys.executable, script, found],
+        check=True,
+        timeout=30,
+    )
+
+    assert found.read_text() == "/dev/null /dev/null /dev/null"
