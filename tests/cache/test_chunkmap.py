@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -58,6 +59,35 @@ def test_a_full_map_gets_its_marker_at_the_next_open(tmp_path):
     assert path.read_bytes()[12:16] == bytes(4)
     assert open_chunk_map(path, 9).ready_count() == 9
     assert path.read_bytes()[12:16] == b"PAMM"
+
+
+@given(count=st.integers(1, 600_000), missing=st.integers(0, 599_999))
+def test_one_missing_chunk_keeps_the_marker_away(tmp_path_factory, count, missing):
+    path = tmp_path_factory.mktemp("map") / "map"
+    bits = bytearray(b"\xff" * bitmap_bytes(count))
+    missing %= count
+    bits[missing >> 3] &= ~(0x80 >> (missing & 7)) & 0xFF
+    make(path, bytes(bits))
+    assert not open_chunk_map(path, count).ready(missing)
+    assert path.read_bytes()[12:16] == bytes(4)
+    bits[missing >> 3] |= 0x80 >> (missing & 7)
+    bits[-1] &= 0xFF00 >> ((count - 1) % 8 + 1) & 0xFF
+    make(path, bytes(bits))
+    open_chunk_map(path, count)
+    assert path.read_bytes()[12:16] == b"PAMM"
+
+
+def test_a_map_of_a_hostile_image_is_opened_in_little_memory(tmp_path):
+    path = tmp_path / "map"
+    open_chunk_map(path, 0xFFFFFFFF)
+    tracemalloc.start()
+    try:
+        assert not promises_data(path)
+        assert not open_chunk_map(path, 0xFFFFFFFF).ready(7)
+        assert not copy_chunk_map(path, 0xFFFFFFFF).ready(7)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_marker_makes_everything_ready_whatever_the_bits(tmp_path):

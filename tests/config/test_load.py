@@ -86,7 +86,7 @@ def test_each_format_gives_the_same_tree(text, kind):
         (b'{\n// hello\n"device": 1}', "not JSON: line 2, column 1"),
         (b"[backend\n", "not TOML"),
         (b"null", "the file: null found, a table expected"),
-        (b'"text"', 'the file: text found'),
+        (b'"text"', "the file: text found"),
         (b"version = 3", "version: not 2"),
         (b'{"version": 3, "backend": {}}', "version: not 2"),
         (b'{"backend": {}}', "version: missing"),

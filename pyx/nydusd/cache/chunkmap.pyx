@@ -57,6 +57,7 @@ MAGIC = 0x424D4150
 VERSION = 1
 MAGIC2 = 0x434D4150
 ALL_READY = 0x4D4D4150
+BLOCK_BYTES = 1 << 16   # read at a time: a hostile image may ask for a map of 512 MiB
 HEADER = struct.Struct("<4I")
 
 
@@ -225,7 +226,7 @@ def check_header(int fd, path, uint32_t count):
                          f"chunks{advice}")
     magic, version, magic2, marker = HEADER.unpack(os.pread(fd, HEADER.size, 0))
     if magic != MAGIC:
-        if any(os.pread(fd, size, 0)):
+        if has_bits(fd, 0):
             raise CacheError(f"{path} is not a chunk map (it begins with {magic:#x}){advice}")
         write_header(fd)
         return False
@@ -234,9 +235,30 @@ def check_header(int fd, path, uint32_t count):
     return marker == ALL_READY
 
 
-def count_bits(bits):
-    """How many bits of the bytes *bits* are set."""
-    return int.from_bytes(bits, "little").bit_count()
+def blocks(int fd, uint64_t offset):
+    """What the file has from *offset* on, in blocks."""
+    while block := os.pread(fd, BLOCK_BYTES, offset):
+        yield block
+        offset += len(block)
+
+
+def has_bits(int fd, uint64_t offset):
+    """Whether any bit of the file is set from *offset* on."""
+    return any(block.count(0) != len(block) for block in blocks(fd, offset))
+
+
+def is_full(int fd, uint32_t count):
+    """Whether the bits of all *count* chunks are set in the file."""
+    cdef uint32_t left = count
+    for block in blocks(fd, HEADER_BYTES):
+        whole = min(left // 8, len(block))
+        if block.count(0xff, 0, whole) != whole:
+            return False
+        left -= whole * 8
+        if whole < len(block):
+            mask = 0xff00 >> left & 0xff
+            return block[whole] & mask == mask
+    return left == 0
 
 
 def open_chunk_map(path, uint32_t count):
@@ -250,7 +272,7 @@ def open_chunk_map(path, uint32_t count):
         if os.fstat(fd).st_size == 0:
             create_header(fd, count)
         all_ready = check_header(fd, path, count)
-        if not all_ready and count_bits(os.pread(fd, bitmap_bytes(count), HEADER_BYTES)) >= count:
+        if not all_ready and is_full(fd, count):
             os.pwrite(fd, ALL_READY.to_bytes(4, "little"), 12)
             os.fsync(fd)
             all_ready = True
@@ -262,12 +284,14 @@ def open_chunk_map(path, uint32_t count):
 def promises_data(path):
     """Whether the chunk map at *path* says of any chunk that it is ready; no map says nothing."""
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
-    marker = int.from_bytes(content[12:16], "little")
-    return marker == ALL_READY or any(content[HEADER_BYTES:])
+    try:
+        marker = int.from_bytes(os.pread(fd, 4, 12), "little")
+        return marker == ALL_READY or has_bits(fd, HEADER_BYTES)
+    finally:
+        os.close(fd)
 
 
 def copy_chunk_map(path, uint32_t count):
@@ -276,15 +300,20 @@ def copy_chunk_map(path, uint32_t count):
     No file gives an empty map; `CacheError` as `open_chunk_map` has it.
     """
     cdef ChunkMap copied = ChunkMap(count)
-    cdef bytes bits
+    cdef bytes block
+    cdef uint64_t at = 0
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return copied
     try:
         copied.all_ready = check_header(fd, path, count)
-        bits = os.pread(fd, bitmap_bytes(count), HEADER_BYTES)
+        for block in blocks(fd, HEADER_BYTES):
+            if len(block) > copied.own_size - at:
+                break       # longer than it was just now
+            if block.count(0) != len(block):    # zeros are there, and cost memory when written
+                memcpy(copied.own + at, <const char *>block, len(block))
+            at += len(block)
     finally:
         os.close(fd)
-    memcpy(copied.own, <const char *>bits, len(bits))
     return copied
