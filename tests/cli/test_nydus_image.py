@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +177,21 @@ def test_progress_shows_on_a_terminal_only(source):
 
     piped = subprocess.run([sys.executable, "-c", script, *words], capture_output=True)
     assert piped.stderr == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_packing_and_leaves_nothing(tmp_path, number, code):
+    (tmp_path / "tree").mkdir()
+    with (tmp_path / "tree" / "large").open("wb") as file:
+        file.truncate(8 << 30)  # some seconds of work
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["create", "-B", str(out / "boot"), "-b", str(out / "blob"), str(tmp_path / "tree")]
+    packer = subprocess.Popen([sys.executable, "-m", "nydusd.cli.nydus_image", *words])
+    while not any(out.iterdir()) and packer.poll() is None:
+        os.sched_yield()
+
+    packer.send_signal(number)
+
+    assert packer.wait(30) == code
+    assert not list(out.iterdir())
