@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nydusd.base.errors import BackendError, BlobCorrupt
 from nydusd.base.ratelimit import TokenBucket
@@ -44,6 +44,20 @@ SPAN_HOLE = 1
 Work = Callable[[], int]
 
 
+class PrefetchProgress(NamedTuple):
+    """How far one prefetch has come, at the moment of asking."""
+
+    state: str  # waiting, running, finished, stopped, failed
+    workers: int  # threads
+    requests: int  # that asked the backend for something
+    data_bytes: int  # asked of the backend
+    busy_seconds: float  # of all threads inside their requests, added up
+    begin_time: float  # seconds since the epoch; 0 = not begun
+    end_time: float  # 0 = not ended
+    ready_chunks: int  # on local disk, whoever fetched them
+    total_chunks: int
+
+
 class Prefetcher:
     """Fills the cache of *device* as *config* says; nothing runs before `start`.
 
@@ -63,10 +77,17 @@ class Prefetcher:
         self._by_index = {blob.info.blob_index: blob for blob in self._blobs}
         self._batch_size = max(config.batch_size, REQUEST_BYTES_MIN)
         self._stop = threading.Event()
-        self._lock = threading.Lock()  # guards _work and _running
+        self._turn = threading.Lock()  # whose turn it is to take from _work; may wait for a backend
         self._work = self._all_work(hinted, everything)
-        self._retries = 0
+        self._lock = threading.Lock()  # guards the figures: what follows, down to _end_time
         self._running = 0
+        self._requests = 0
+        self._data_bytes = 0
+        self._busy_seconds = 0.0
+        self._begin_time = 0.0
+        self._end_time = 0.0
+        self._retries = 0  # a lost update of two threads costs one retry more
+        self._failed = False
         self._done = threading.Event()
         self._bucket = (
             TokenBucket(config.bandwidth_limit, max(BURST_BYTES, config.bandwidth_limit))
@@ -81,6 +102,7 @@ class Prefetcher:
     def start(self) -> None:
         """Begin; returns at once."""
         self._running = len(self._threads)
+        self._begin_time = time.time()
         for thread in self._threads:
             thread.start()
 
@@ -95,6 +117,30 @@ class Prefetcher:
     def wait(self, timeout: float | None = None) -> bool:
         """Whether all work was done, or given up, within *timeout* seconds."""
         return self._done.wait(timeout)
+
+    def progress(self) -> PrefetchProgress:
+        """What has been done; walks the chunk maps, so ask when somebody wants to see it."""
+        with self._lock:
+            return PrefetchProgress(
+                self._state(),
+                len(self._threads),
+                self._requests,
+                self._data_bytes,
+                self._busy_seconds,
+                self._begin_time,
+                self._end_time,
+                sum(blob.chunks.ready_count() for blob in self._blobs),
+                sum(blob.chunks.count for blob in self._blobs),
+            )
+
+    def _state(self) -> str:
+        if not self._begin_time:
+            return "waiting"
+        if self._failed:
+            return "failed"
+        if self._stop.is_set():
+            return "stopped"
+        return "finished" if self._end_time else "running"
 
     # --- what is to be done, in order
 
@@ -145,7 +191,7 @@ class Prefetcher:
         try:
             warm_up()
             while not self._stop.is_set():
-                with self._lock:
+                with self._turn:
                     work = next(self._work, None)
                 if work is None:
                     return
@@ -153,29 +199,41 @@ class Prefetcher:
                 if not self._try(work):
                     return
         except Exception:
+            self._failed = True
             logger.exception("prefetch ends early")
         finally:
             with self._lock:
                 self._running -= 1
                 if self._running == 0:
+                    self._end_time = time.time()
                     self._done.set()
 
     def _try(self, work: Work) -> bool:
         """Do *work*, again after a pause when it fails; false when prefetch is to end."""
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 size = work()
             except (BackendError, BlobCorrupt) as exc:
                 if self._retries >= RETRIES_MAX:
                     logger.warning("prefetch is given up after %d failures: %s", RETRIES_MAX, exc)
+                    self._failed = True
                     self._stop.set()
                     return False
-                self._retries += 1  # a lost update of two threads costs one retry more
+                self._retries += 1
                 logger.info("prefetch is tried again: %s", exc)
                 self._stop.wait(RETRY_SECONDS)
             else:
+                self._note(size, time.monotonic() - began)
                 return self._bucket is None or self._bucket.take(size, self._stop)
         return False
+
+    def _note(self, size: int, seconds: float) -> None:
+        if size:
+            with self._lock:
+                self._requests += 1
+                self._data_bytes += size
+                self._busy_seconds += seconds
 
     def _give_way(self) -> None:
         """Let readers that wait for a fetch go first, for a while."""

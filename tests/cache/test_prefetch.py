@@ -54,6 +54,41 @@ def test_everything_is_filled_in_requests_of_the_batch_size(tmp_path):
     filled.close()
 
 
+def test_progress_tells_what_was_asked_for_and_when(tmp_path):
+    blob = blob_of(200)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    before = prefetcher.progress()
+    assert (before.state, before.workers, before.begin_time) == ("waiting", 3, 0)
+    assert (before.ready_chunks, before.total_chunks) == (0, 200)
+    prefetcher.start()
+    assert prefetcher.wait(20)
+    after = prefetcher.progress()
+    assert after.state == "finished"
+    assert after.requests == len(backend.data_requests(blob))
+    assert after.data_bytes == blob.data_size
+    assert after.ready_chunks == 200
+    assert 0 < after.begin_time <= after.end_time
+    prefetcher.close()
+    filled.close()
+
+
+def test_progress_is_told_while_the_backend_hangs(tmp_path):
+    blob = blob_of(200)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    backend.gate.clear()
+    prefetcher.start()
+    assert backend.started.wait(20)
+    assert prefetcher.progress().state == "running"
+    backend.gate.set()
+    prefetcher.close()
+    assert prefetcher.progress().state in {"stopped", "finished"}
+    filled.close()
+
+
 @pytest.mark.parametrize("version", [5, 6])
 def test_hinted_spans_are_filled_and_nothing_else(tmp_path, version):
     blob = blob_of(50, version)
@@ -102,7 +137,9 @@ def test_a_backend_that_stays_broken_is_given_up(tmp_path, monkeypatch, caplog):
     backend = MadeBackend(blob)
     backend.broken = [(0, 1 << 30)]
     filled = device(blob, backend, tmp_path)
-    run(Prefetcher(filled, CONFIG, everything=True))
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    run(prefetcher)
+    assert prefetcher.progress().state == "failed"
     assert "given up" in caplog.text
     assert 32 <= len(backend.requests) <= 40
     filled.close()
