@@ -6,6 +6,7 @@ as its releases 2.0 to 2.2 have them); what each key means is told in docs/opera
 
 from collections.abc import Iterator
 from typing import Final
+from urllib.parse import urlsplit
 
 from nydusd.config import model
 from nydusd.config.findings import printable
@@ -70,24 +71,51 @@ PREFETCH: Final = Section(
     check=_check_prefetch,
 )
 
+
+def check_url(url: str) -> str:
+    """What is wrong with *url* as the address of an HTTP server, or "" (so for an empty one)."""
+    if not url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        sound = False
+    if sound and url.isascii() and url.isprintable() and " " not in url:
+        return ""
+    return "is not a URL of the form http://host[:port]/… or https://…"  # it may hold a password
+
+
+def _check_host(url: str) -> str:
+    """A mirror's host takes the place of scheme, host and port, so it has nothing else."""
+    if not url:
+        return "must not be empty"
+    text = check_url(url)
+    if not text and (urlsplit(url).path not in ("", "/") or "?" in url or "#" in url):
+        text = "has a path, which would not be used: http://host[:port] or https://… is expected"
+    return text
+
+
 PROXY: Final = Section(
     model.Proxy,
     (
-        Key("url", TEXT, "", secret=True),
-        Key("ping_url", TEXT, "", secret=True),
+        Key("url", TEXT, "", secret=True, check=check_url),
+        Key("ping_url", TEXT, "", secret=True, check=check_url),
         Key("fallback", BOOL, default=True),
         Key("check_interval", SIZE, 5),
         Key("use_http", BOOL, default=False),
         Key("check_pause_elapsed", SIZE, 300),
         Key("dragonfly_scheduler_endpoint", TEXT, "", secret=True),
     ),
+    # Its library is not here; all that it does besides goes through the proxy's url as well.
+    no_effect=("dragonfly_scheduler_endpoint",),
 )
 
 MIRROR: Final = Section(
     model.Mirror,
     (
-        Key("host", TEXT, "", required="12", secret=True),
-        Key("ping_url", TEXT, "", secret=True),
+        Key("host", TEXT, "", required="12", secret=True, check=_check_host),
+        Key("ping_url", TEXT, "", secret=True, check=check_url),
         Key("headers", TEXT_MAP, (), secret=True),
         Key("auth_through", BOOL, default=False),
         Key("health_check_interval", SIZE, 5),
@@ -111,6 +139,7 @@ CONNECTION: Final = Section(
         Key("connect_timeout", NUMBER, 5),
         Key("retry_limit", BYTE, 0),
         Key("ca_cert_files", TEXT_LIST, ()),
+        Key("hedged_reads", BOOL, default=True),
     ),
     check=_check_connection,
 )
