@@ -106,9 +106,13 @@ class Prefetcher:
         for thread in self._threads:
             thread.start()
 
+    def stop(self) -> None:
+        """Begin nothing more; `wait` tells when what was on its way is finished."""
+        self._stop.set()
+
     def close(self, timeout: float = 5.0) -> None:
         """Stop: what is on its way is finished, the rest dropped; at most *timeout* seconds."""
-        self._stop.set()
+        self.stop()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             if thread.is_alive():

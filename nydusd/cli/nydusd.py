@@ -101,6 +101,10 @@ def _become_daemon(arguments: "Arguments") -> int:
     from nydusd.cli.settings import settings_of
 
     settings = settings_of(arguments, os.environ)
+    if settings.apisock is not None:
+        from nydusd.api.run import run as run_with_api
+
+        return run_with_api(settings)
     from nydusd.daemon.daemon import run
 
     return run(settings)

@@ -30,17 +30,17 @@ LOG_LEVEL: Final = Option(
     choices=("trace", "debug", "info", "warn", "error"),
 )
 COMMON: Final = (
-    Option("apisock", "Unix socket of the HTTP API", "A", later=True),
+    Option("apisock", "Unix socket of the HTTP API", "A"),
     Option("config", "Configuration file", "C"),
-    Option("id", "Name of this daemon for its supervisor", requires=("supervisor",), later=True),
+    Option("id", "Name of this daemon for its supervisor", requires=("supervisor",)),
     LOG_LEVEL,
     Option("log-file", "File to log to instead of stderr (.log is added to a bare name)", "L"),
     Option(
         "log-rotation-size", "Size in MiB at which the log file is rotated, 0: never", default="0"
     ),
     Option("rlimit-nofile", "Limit of open files to ask for, 0: leave it", default="1000000"),
-    Option("supervisor", "Unix socket of the supervisor", requires=("id",), later=True),
-    Option("upgrade", "Start as the successor of a running daemon", flag=True, later=True),
+    Option("supervisor", "Unix socket of the supervisor", requires=("id",)),
+    Option("upgrade", "Start as the successor of a running daemon", flag=True),
 )
 FUSE: Final = (
     Option("mountpoint", "Directory to mount on", "M", required=True),

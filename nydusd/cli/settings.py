@@ -43,6 +43,10 @@ def settings_of(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
         localfs_dir=arguments.text("localfs-dir"),
         prefetch_files=prefetch_files,
         virtual_mountpoint=checked_virtual_mountpoint(arguments.text("virtual-mountpoint") or "/"),
+        apisock=arguments.text("apisock"),
+        id=arguments.text("id"),
+        supervisor=arguments.text("supervisor"),
+        upgrade=arguments.flag("upgrade"),
     )
 
 

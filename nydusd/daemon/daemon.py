@@ -1,81 +1,165 @@
 """One daemon from start to end: builds the parts, starts them, stops them; no logic of its own.
 
-The main thread runs `run`; everything else happens in the threads of the parts (see
-docs/concurrency.md).
+The main thread runs `run`, or the API's server in its place; everything else happens in the threads
+of the parts (see docs/concurrency.md).
 """
 
 import gc
 import logging
 import time
 from functools import partial
+from typing import Protocol
 
 from nydusd.base.errors import MountError
 from nydusd.cache.pool import BlobPool
-from nydusd.daemon.mounts import MountKind, MountRequest, Mounts
+from nydusd.daemon.errors import NotReady, NotSupported
+from nydusd.daemon.mount_request import MountKind, MountRequest
+from nydusd.daemon.mounts import Mount, Mounts
 from nydusd.daemon.process import EndRequest
 from nydusd.daemon.settings import Settings
-from nydusd.daemon.state import Event, StateMachine
+from nydusd.daemon.state import Event, State, StateMachine
 from nydusd.fs.vfs import Vfs
 from nydusd.fuse.llfuse_session import Session
 
 logger = logging.getLogger("nydusd")
 
 CLOSE_SECONDS = 1.0  # for fetches that outlived the session's own wait
+# What clients are told (spec: http-api, state machine).
+SHOWN_STATES = {
+    State.INIT: "INIT",
+    State.READY: "READY",
+    State.RUNNING: "RUNNING",
+    State.DIE: "STOPPED",
+}
+
+
+class Transfers(Protocol):
+    """How session and mounts go to another process, and come from one."""
+
+    def send(self) -> None:
+        """Give state and session to the supervisor."""
+
+    def take_over(self) -> None:
+        """Become what the supervisor's state says."""
 
 
 class Daemon:
     """A FUSE daemon as *settings* ask for it."""
 
     def __init__(self, settings: Settings, end: EndRequest) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.machine = StateMachine()
+        self.vfs = Vfs()
+        self.pool = BlobPool()
+        self.mounts = Mounts(self.vfs, self.pool, start_time=time.time())
+        self.upgrade: Transfers | None = None
         self._end = end
-        self._machine = StateMachine()
-        self._vfs = Vfs()
-        self._pool = BlobPool()
-        self._mounts = Mounts(self._vfs, self._pool, start_time=time.time())
-        self._session = Session(
-            self._vfs,
-            settings.mountpoint,
-            threads=settings.threads,
-            writable=settings.writable,
-            # With one image for life nothing depends on OPEN reaching the daemon; with mounts
-            # that come and go it must (spec of the mount table: handles of several kinds).
-            zero_message_open=settings.bootstrap is not None,
-            on_end=lambda: end.ask("the FUSE connection is gone"),
+        self._leaves_mount = False
+        # With one image for life nothing depends on OPEN reaching the daemon; with mounts that come
+        # and go it must (spec of the mount table: handles of several kinds).
+        self.session = self.make_session(zero_message_open=settings.bootstrap is not None)
+
+    def make_session(self, *, zero_message_open: bool, inherited_fd: int | None = None) -> Session:
+        """A session on the mountpoint, not started; see `Session`."""
+        return Session(
+            self.vfs,
+            self.settings.mountpoint,
+            threads=self.settings.threads,
+            writable=self.settings.writable,
+            zero_message_open=zero_message_open,
+            inherited_fd=inherited_fd,
+            on_end=lambda: self._end.ask("the FUSE connection is gone"),
         )
+
+    @property
+    def shown_state(self) -> str:
+        """INIT, READY, RUNNING or STOPPED."""
+        return SHOWN_STATES[self.machine.state]
 
     def start(self) -> None:
         """Mount what the command line asks for and serve it; what fails is undone."""
         try:
             self._mount_image()
-            self._machine.fire(Event.MOUNT, self._session.start)
+            self.machine.fire(Event.MOUNT, self.session.start)
         except BaseException:
-            self._mounts.close()
+            self.mounts.close()
             raise
-        self._machine.fire(Event.START)
+        self.machine.fire(Event.START)
         logger.info("Fuse daemon started!")
 
     def _mount_image(self) -> None:
-        settings = self._settings
+        settings = self.settings
         if settings.bootstrap is None:
             return
         if settings.config is None:
             raise MountError("both --config and --localfs-dir are missing")
-        self._mounts.mount(
+        self.mounts.mount(
             MountRequest(
                 kind=MountKind.RAFS,
                 source=settings.bootstrap,
                 config=settings.config,
                 mountpoint=settings.virtual_mountpoint,
                 prefetch_files=settings.prefetch_files,
+                config_text=settings.config_text,
             )
         )
 
+    # --- what the API asks for, on the control thread
+
+    def mount(self, request: MountRequest) -> Mount:
+        """Serve what *request* names."""
+        return self.mounts.mount(request)
+
+    def remount(self, request: MountRequest) -> Mount:
+        """Serve what *request* names in the place of what is mounted there."""
+        return self.mounts.remount(request)
+
+    def umount(self, mountpoint: str) -> None:
+        """Take *mountpoint* away at once; who is inside keeps what it needs."""
+        self.mounts.umount(mountpoint, 0)
+
+    def start_service(self) -> None:
+        """Serve a session that was taken over."""
+        self.machine.fire(Event.START, self.session.start)
+
+    def send(self) -> None:
+        """Give state and session to the supervisor."""
+        if self.machine.state is State.INIT:
+            raise NotReady("there is no session to hand over yet")
+        self._transfers().send()
+
+    def take_over(self) -> None:
+        """Become what the supervisor's state says."""
+        self.machine.fire(Event.TAKEOVER, self._transfers().take_over)
+
+    def _transfers(self) -> Transfers:
+        if self.upgrade is None:
+            raise NotSupported("this daemon hands nothing over")
+        return self.upgrade
+
+    def leave(self) -> None:
+        """End, and leave the kernel mount to a successor."""
+        self._leaves_mount = True
+        self._end.ask("exit was asked for")
+
+    # --- the end
+
     def stop(self) -> None:
         """Leave the kernel mount, then close every mount of the tree."""
-        self._machine.fire(Event.STOP, self._session.stop)
+        if self.machine.state is State.RUNNING:
+            stop_session = partial(self.session.stop, unmount=not self._leaves_mount)
+            self.machine.fire(Event.STOP, stop_session)
+        leaves = self._leaves_mount and self.machine.state is State.READY
         # A backend that hangs must not keep the process from ending.
-        self._machine.fire(Event.STOP, partial(self._mounts.close, CLOSE_SECONDS))
+        self.machine.fire(
+            Event.EXIT if leaves else Event.STOP, partial(self.mounts.close, CLOSE_SECONDS)
+        )
+
+
+def settle() -> None:
+    """Let the garbage collector work, and pass over what the start has made."""
+    gc.freeze()
+    gc.enable()
 
 
 def run(settings: Settings) -> int:
@@ -84,8 +168,7 @@ def run(settings: Settings) -> int:
     end.install()
     daemon = Daemon(settings, end)
     daemon.start()
-    gc.freeze()
-    gc.enable()
+    settle()
     try:
         reason = end.wait()
         logger.info("nydusd quits: %s", reason)

@@ -1,7 +1,8 @@
 """Mounts: puts one image together, gives it a place in the tree, and takes it apart again.
 
 Each step of a mount is undone in reverse when a later one fails. Mounts and umounts run one after
-another (a lock stands for the control thread); readers do not notice.
+another, on the control thread where there is one; readers do not notice. An umount does not wait
+for requests that are inside: `tidy` closes what they use when the last one has ended.
 """
 
 import logging
@@ -9,39 +10,41 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from enum import Enum
 from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from nydusd.base.errors import ConfigError, MountError
+from nydusd.base.errors import ConfigError, MountError, UnsupportedError
 from nydusd.cache.device import Device
 from nydusd.cache.pool import BlobPool
-from nydusd.config.model import Config
+from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
 from nydusd.daemon.image_rules import image_problems
+from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
 from nydusd.fs.rafsfs import RafsFs
 from nydusd.fs.vfs import Vfs
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.hints import spans_to_prefetch, wants_everything
 from nydusd.rafs.load import load_bootstrap
 
+if TYPE_CHECKING:
+    from nydusd.cache.prefetch import Prefetcher
+
+__all__ = ["Mount", "MountKind", "MountRequest", "Mounts"]
+
 logger = logging.getLogger("nydusd")
 
-
-class MountKind(Enum):
-    """What stands behind a mount, in the words of the mount API."""
-
-    RAFS = "rafs"
-    PASSTHROUGH = "passthrough_fs"
+PREFETCH_SECONDS = 60.0  # a prefetch that does not end within it is left to itself
+LOCK_SECONDS = 2.0  # at the end of the daemon, for a mount that hangs in its backend
+LOOK_SECONDS = 0.005
 
 
-class MountRequest(NamedTuple):
-    """One mount as it was asked for; enough to repeat it in another process."""
+class Parts(NamedTuple):
+    """What one mounted image is made of."""
 
-    kind: MountKind
-    source: str  # bootstrap path
-    config: Config
-    mountpoint: str  # absolute path in the tree of this daemon
-    prefetch_files: tuple[str, ...] = ()  # absolute paths in the image; none = as the image hints
+    filesystem: RafsFs
+    bootstrap: Bootstrap
+    device: Device
+    prefetcher: "Prefetcher | None"
+    undo: ExitStack  # closes them
 
 
 class Mount(NamedTuple):
@@ -49,8 +52,8 @@ class Mount(NamedTuple):
 
     request: MountRequest
     slot: int
-    mounted_at: float  # seconds since the epoch
-    parts: ExitStack  # closes what the file system was made of
+    mounted_ns: int  # since the epoch
+    parts: Parts
 
 
 class Mounts:
@@ -60,24 +63,72 @@ class Mounts:
         self._vfs = vfs
         self._pool = pool
         self._start_time = start_time  # shown for times that an image leaves at 0
-        self._mounts: dict[str, Mount] = {}  # guarded by self._lock
-        self._abandoned: list[Mount] = []  # unmounted with requests inside; guarded by self._lock
         self._lock = threading.Lock()
+        self._mounts: dict[str, Mount] = {}  # replaced, not changed, under self._lock
+        # Unmounted, and nobody inside: their parts, and when they were given up (monotonic).
+        self._gone: list[tuple[Parts, float]] = []  # guarded by the GIL
 
-    def mount(self, request: MountRequest) -> None:
-        """Serve what *request* names; `MountError`, `ConfigError`, `BootstrapError`, ..."""
-        if request.kind is not MountKind.RAFS:
-            raise MountError(f"{request.kind.value} mounts are not in this version yet")
+    def mount(self, request: MountRequest, slot: int = 0) -> Mount:
+        """Serve what *request* names, in *slot* or the next free one.
+
+        `MountError`, `ConfigError`, `BootstrapError`, `BackendError`, ...: nothing is left of it
+        then.
+        """
+        mountpoint = normal_mountpoint(request.mountpoint)
         with self._lock, ExitStack() as undo:
-            if request.mountpoint in self._mounts:
-                raise MountError(f"{request.mountpoint} is mounted already")
-            filesystem = self._open_rafs(request, undo)
-            slot = self._vfs.mount(filesystem, request.mountpoint)
-            self._mounts[request.mountpoint] = Mount(request, slot, time.time(), undo.pop_all())
-        logger.info("Rafs filesystem mounted at %s", request.mountpoint)
+            self._check_place(mountpoint)
+            parts = self._open(request, undo)
+            slot = self._vfs.mount(parts.filesystem, mountpoint, slot)
+            undo.callback(self._vfs.umount, mountpoint)
+            if parts.prefetcher is not None:
+                parts.prefetcher.start()
+            mount = Mount(request, slot, time.time_ns(), parts)
+            self._mounts = {**self._mounts, mountpoint: mount}
+            undo.pop_all()
+        logger.info("Rafs filesystem mounted at %s", mountpoint)
+        return mount
 
-    def _open_rafs(self, request: MountRequest, undo: ExitStack) -> RafsFs:
-        """The file system of *request*; what it is made of is closed by *undo*."""
+    def remount(self, request: MountRequest) -> Mount:
+        """Put what *request* names in the place of the image that is mounted there.
+
+        Requests that are inside go on with the old one. Fails as `mount` does, and then the old one
+        stays.
+        """
+        mountpoint = normal_mountpoint(request.mountpoint)
+        with self._lock, ExitStack() as undo:
+            old = self._mounts.get(mountpoint)
+            if old is None:
+                raise NotMounted(f"{mountpoint}: nothing is mounted there")
+            if request.kind is not old.request.kind:
+                raise WrongMountKind(f"{mountpoint}: not of that kind")
+            parts = self._open(request, undo)
+            self._stop_prefetch(old.parts)
+            self._vfs.remount(parts.filesystem, mountpoint, 0, lambda: self._give_up(old.parts))
+            undo.pop_all()
+            mount = Mount(request, old.slot, time.time_ns(), parts)
+            self._mounts = {**self._mounts, mountpoint: mount}
+            if parts.prefetcher is not None:
+                parts.prefetcher.start()
+        logger.info("Rafs filesystem mounted anew at %s", mountpoint)
+        return mount
+
+    def _check_place(self, mountpoint: str) -> None:
+        """Refuse a path that is taken, or where one mount would hide another."""
+        if mountpoint in self._mounts:
+            raise AlreadyMounted(f"{mountpoint} is mounted already")
+        inside = mountpoint.rstrip("/") + "/"
+        for other in self._mounts:
+            if mountpoint.startswith(other.rstrip("/") + "/"):
+                raise MountError(
+                    f"{mountpoint} lies inside the mount at {other}: nobody would see it"
+                )
+            if other.startswith(inside):
+                raise MountError(f"{mountpoint} would hide the mount at {other}")
+
+    def _open(self, request: MountRequest, undo: ExitStack) -> Parts:
+        """The file system of *request* and all it is made of, which *undo* closes."""
+        if request.kind is not MountKind.RAFS:
+            raise UnsupportedError(f"{request.kind.value} mounts are not in this version yet")
         config = request.config
         if config.backend is None or config.cache is None or config.rafs is None:
             raise ConfigError("a mount needs the sections backend, cache and rafs")
@@ -88,24 +139,31 @@ class Mounts:
             bootstrap, config.backend, config.cache, config.rafs.batch_size
         )
         undo.callback(device.close)
-        self._start_prefetch(request, bootstrap, device, undo)
-        return RafsFs(
+        prefetcher = self._prefetcher(request, bootstrap, device)
+        if prefetcher is not None:
+            undo.callback(prefetcher.close)
+        filesystem = RafsFs(
             bootstrap,
             device,
             start_time=self._start_time,
             enable_xattr=config.rafs.enable_xattr,
             batch_size=config.rafs.batch_size,
         )
+        closes = ExitStack()
+        closes.callback(device.close)
+        if prefetcher is not None:
+            closes.callback(prefetcher.close)
+        return Parts(filesystem, bootstrap, device, prefetcher, closes)
 
-    def _start_prefetch(
-        self, request: MountRequest, bootstrap: Bootstrap, device: Device, undo: ExitStack
-    ) -> None:
-        """Fill the cache in the background, if both halves of the configuration ask for it."""
+    def _prefetcher(
+        self, request: MountRequest, bootstrap: Bootstrap, device: Device
+    ) -> "Prefetcher | None":
+        """What fills the cache in the background, if both halves of the configuration want it."""
         assert request.config.cache is not None
         assert request.config.rafs is not None
         work, wish = request.config.cache.prefetch, request.config.rafs.prefetch
         if not (work.enable and wish.enable):
-            return
+            return None
         from nydusd.cache.prefetch import Prefetcher  # few mounts ask for it
 
         paths = [os.fsencode(path) for path in request.prefetch_files]
@@ -113,35 +171,68 @@ class Mounts:
         spans = spans_to_prefetch(bootstrap, paths)
         if everything and bootstrap.version == 5:  # without a CI array: by way of the files
             spans = chain(spans, spans_to_prefetch(bootstrap, [b"/"]))
-        prefetcher = Prefetcher(device, work, spans, everything=everything)
-        undo.callback(prefetcher.close)
-        prefetcher.start()
+        return Prefetcher(device, work, spans, everything=everything)
 
     def umount(self, mountpoint: str, timeout: float | None = None) -> bool:
-        """Take *mountpoint* away and close its parts once no request is in flight there.
+        """Take *mountpoint* away; `NotMounted` when nothing is mounted at exactly that path.
 
         Waits for the requests inside, at most *timeout* seconds. False: some are still inside, and
-        what they use stays open until the process ends.
+        `tidy` closes what they use when they have ended.
         """
+        mountpoint = normal_mountpoint(mountpoint)
         with self._lock:
-            mount = self._mounts.pop(mountpoint, None)
-            if mount is None:
-                raise MountError(f"{mountpoint} is not mounted")
-            if not self._vfs.umount(mountpoint, timeout):
-                self._abandoned.append(mount)
-                return False
-            mount.parts.close()
-            return True
+            is_idle = self._umount(mountpoint, timeout)
+            if is_idle:
+                self.tidy()
+            return is_idle
+
+    def _umount(self, mountpoint: str, timeout: float | None) -> bool:
+        mounts = dict(self._mounts)
+        mount = mounts.pop(mountpoint, None)
+        if mount is None:
+            raise NotMounted(f"{mountpoint} is not mounted")
+        self._stop_prefetch(mount.parts)
+        self._mounts = mounts
+        is_idle = self._vfs.umount(mountpoint, timeout, lambda: self._give_up(mount.parts))
+        logger.info("filesystem unmounted from %s", mountpoint)
+        return is_idle
+
+    def _stop_prefetch(self, parts: Parts) -> None:
+        if parts.prefetcher is not None:
+            parts.prefetcher.stop()
+
+    def _give_up(self, parts: Parts) -> None:
+        self._gone.append((parts, time.monotonic()))
+
+    def tidy(self) -> bool:
+        """Close what unmounted images used and nobody uses any more; whether some is left."""
+        busy = self._vfs.collect()
+        for row in list(self._gone):
+            parts, since = row
+            waits = parts.prefetcher is not None and not parts.prefetcher.wait(0)
+            if waits and time.monotonic() - since < PREFETCH_SECONDS:
+                continue
+            self._gone.remove(row)
+            parts.undo.close()
+        return busy > 0 or bool(self._gone)
 
     def list(self) -> dict[str, Mount]:
-        """Mounts by their path, at this moment."""
-        with self._lock:
-            return dict(self._mounts)
+        """Mounts by their path, at this moment; waits for nobody, not to be changed."""
+        return self._mounts
 
     def close(self, timeout: float | None = None) -> None:
-        """Umount everything; a backend that does not answer delays it by *timeout* a mount."""
-        for mountpoint in self.list():
-            if not self.umount(mountpoint, timeout):
-                logger.warning(
-                    "%s: reads still wait for the backend, they are given up", mountpoint
-                )
+        """Umount everything; a backend that does not answer delays it by *timeout* in all."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout + LOCK_SECONDS):
+            logger.warning("a mount that is being made is given up")
+            return
+        try:
+            for mountpoint in self._mounts:
+                self._umount(mountpoint, 0)
+            while self.tidy():
+                if deadline is not None and time.monotonic() >= deadline:
+                    logger.warning("reads still wait for the backend, they are given up")
+                    return
+                time.sleep(LOOK_SECONDS)
+        finally:
+            self._lock.release()

@@ -86,6 +86,17 @@ class EndRequest:
             self.reason = self.reason or reason
         self._wake()
 
+    def fileno(self) -> int:
+        """A descriptor that can be read when somebody asks, for an event loop in place of `wait`.
+
+        Bytes may come that mean nothing: `reason` says whether the end has been asked for.
+        """
+        return self._wake_read
+
+    def drain(self) -> None:
+        """Take the bytes that made `fileno` readable; call only when it is."""
+        os.read(self._wake_read, 64)
+
     def wait(self) -> str:
         """Sleep until somebody asks; the reason."""
         while not self.reason:

@@ -28,6 +28,11 @@ class Settings(NamedTuple):
     localfs_dir: str | None = None
     prefetch_files: tuple[str, ...] = ()  # absolute paths inside the image
     virtual_mountpoint: str = "/"
+    apisock: str | None = None  # where the control socket is to be
+    metrics_address: str | None = None  # HOST:PORT where counters can be had over TCP
+    id: str | None = None  # the supervisor's name for this daemon
+    supervisor: str | None = None  # socket path
+    upgrade: bool = False  # wait for the session of a running daemon
 
     def __repr__(self) -> str:
         """What it asks for, without the text that may hold secrets."""

@@ -1,8 +1,7 @@
 """The life of a daemon as a table: which event leads from which state to which.
 
 States and events are those that clients of the reference know (its log lines and its API name
-them). Used by the main thread and, later, the API; the lock makes an event and its action one
-step.
+them). Used by the main and the control thread; the lock makes an event and its action one step.
 """
 
 import logging
@@ -51,6 +50,8 @@ class UnexpectedEvent(NydusError):
 
     def __init__(self, event: Event, state: State) -> None:
         super().__init__(f"Wrong event input. Event={event.value}, CurrentState={state.value}")
+        self.event = event
+        self.state = state
 
 
 class StateMachine:
@@ -65,6 +66,9 @@ class StateMachine:
         with self._lock:
             target = TRANSITIONS.get((self.state, event))
             if target is None:
+                logger.info(
+                    "Wrong event input. Event=%s, CurrentState=%s", event.value, self.state.value
+                )
                 raise UnexpectedEvent(event, self.state)
             action()
             logger.info(

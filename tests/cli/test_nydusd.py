@@ -71,11 +71,11 @@ def test_an_argument_that_is_not_utf_8_is_no_reason_to_crash():
 
 
 def test_a_feature_to_come_is_refused_by_name(tmp_path):
-    result = nydusd("-M", tmp_path, "--apisock", tmp_path / "s")
+    result = nydusd("-M", tmp_path, "--dedup-db", tmp_path / "s")
 
     assert result.returncode == 1
     assert last_line(result) == (
-        'Error: Custom { kind: Unsupported, error: "--apisock is not in this version yet" }'
+        'Error: Custom { kind: Unsupported, error: "--dedup-db is not in this version yet" }'
     )
 
 

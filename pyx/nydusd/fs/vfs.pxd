@@ -35,7 +35,8 @@ cdef class Vfs:
     cdef uint32_t root_slot     # atomic; slot mounted at "/", 0 = pseudo
     cdef object pseudo          # PseudoFs
     cdef dict paths             # mountpoint -> slot
-    cdef list leaving           # addresses of mounts that wait for their last request
+    # (address of a mount that waits for its last request, whom to tell)
+    cdef list leaving
     cdef object listener
 
     # All: 0 or -errno, -ENOENT for a node of nothing mounted; OP_UNKNOWN as the file system says.
@@ -58,7 +59,7 @@ cdef class Vfs:
     cdef Mount *take_free(self) except NULL
     cdef int put_free(self, Mount *mount) except -1
     cdef bint is_idle_within(self, Mount *mount, int64_t timeout_ms) noexcept nogil
-    cdef int let_go(self, Mount *mount, object timeout) except -1
+    cdef int let_go(self, Mount *mount, object timeout, object on_gone) except -1
     cdef Mount *fresh(self, Filesystem filesystem, uint32_t slot) except NULL
     cdef int show(self, uint32_t directory, uint32_t slot) except -1
 

@@ -276,26 +276,31 @@ cdef class Vfs:
             pause_us = min(pause_us * 2, 10000)
         return True
 
-    cdef int let_go(self, Mount *mount, object timeout) except -1:
+    cdef int let_go(self, Mount *mount, object timeout, object on_gone) except -1:
         """1 when the file system of an unpublished mount is gone, 0 when requests are inside."""
         cdef int64_t timeout_ms = -1 if timeout is None else <int64_t>(timeout * 1000)
         cdef bint is_idle
         with nogil:
             is_idle = self.is_idle_within(mount, timeout_ms)
         if not is_idle:
-            self.leaving.append(<size_t>mount)
+            self.leaving.append((<size_t>mount, on_gone))
             return 0
         self.put_free(mount)
+        if on_gone is not None:
+            on_gone()
         return 1
 
     def collect(self):
         """Let go of unmounted file systems whose last request has ended; how many still wait."""
         cdef Mount *mount
-        for address in list(self.leaving):
+        for row in list(self.leaving):
+            address, on_gone = row
             mount = <Mount *><size_t>address
             if count_load(&mount.in_flight) == 0:
-                self.leaving.remove(address)
+                self.leaving.remove(row)
                 self.put_free(mount)
+                if on_gone is not None:
+                    on_gone()
         return len(self.leaving)
 
     def free_slot(self):
@@ -355,11 +360,12 @@ cdef class Vfs:
                 self.listener(NODE_ROOT, hidden)
         return 0
 
-    def umount(self, str path not None, timeout=None):
+    def umount(self, str path not None, timeout=None, on_gone=None):
         """Take away what is mounted at *path*; `MountError` when nothing is.
 
         Waits for the requests inside, at most *timeout* seconds. False: some are still inside, and
-        the file system is let go of by a later `collect`.
+        the file system is let go of by a later `collect`. *on_gone* is called when it is, by the
+        thread that let go of it.
         """
         cdef Mount *mount
         names = split_path(path)
@@ -369,9 +375,10 @@ cdef class Vfs:
         del self.paths[path]
         self.show(self.pseudo.make(names), 0)
         slot_store(&self.slots[slot], NULL)
-        return self.let_go(mount, timeout) == 1
+        return self.let_go(mount, timeout, on_gone) == 1
 
-    def remount(self, Filesystem filesystem not None, str path not None, timeout=None):
+    def remount(self, Filesystem filesystem not None, str path not None, timeout=None,
+                on_gone=None):
         """Put *filesystem* into the slot of what is mounted at *path*; as `umount` for the old."""
         cdef Mount *mount
         names = split_path(path)
@@ -379,7 +386,7 @@ cdef class Vfs:
         mount = self.slots[slot]
         slot_store(&self.slots[slot], self.fresh(filesystem, slot))
         self.show(self.pseudo.make(names), slot)
-        return self.let_go(mount, timeout) == 1
+        return self.let_go(mount, timeout, on_gone) == 1
 
     def slot_of_path(self, str path not None):
         """The slot of what is mounted at exactly *path*; `MountError` when nothing is."""

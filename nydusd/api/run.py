@@ -1,0 +1,45 @@
+"""The life of a daemon with a control socket: mount, then listen, then serve until the end.
+
+The socket appears when the mount can be used. What the event loop needs is imported after that: it
+takes longer than the start itself, and clients that connect meanwhile wait in the socket's queue.
+"""
+
+import logging
+
+from nydusd.api.socket_file import SocketFile
+from nydusd.daemon.control import ControlThread
+from nydusd.daemon.daemon import Daemon, settle
+from nydusd.daemon.process import EndRequest
+from nydusd.daemon.settings import Settings
+from nydusd.daemon.upgrade import Upgrade
+
+logger = logging.getLogger("nydusd")
+
+CONTROL_SECONDS = 1.0  # for the job that runs when the end comes
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal, a request to end, or until the mount is gone; the exit status."""
+    assert settings.apisock is not None
+    end = EndRequest()
+    end.install()
+    socket_file = SocketFile(settings.apisock)
+    daemon = Daemon(settings, end)
+    daemon.upgrade = Upgrade(daemon)
+    if not settings.upgrade:
+        daemon.start()
+    control = ControlThread(daemon.mounts.tidy)
+    try:
+        sock = socket_file.listen()
+        logger.info("http server running at %s", settings.apisock)
+        from nydusd.api.service import serve
+
+        control.start()
+        settle()
+        serve(daemon, end, control, sock)
+        logger.info("nydusd quits: %s", end.reason)
+    finally:
+        socket_file.remove()
+        control.stop(CONTROL_SECONDS)
+        daemon.stop()
+    return 0

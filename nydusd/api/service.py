@@ -1,0 +1,100 @@
+"""Requests to their handlers, and the thread each one runs on; the daemon's event loop.
+
+`serve` is the main thread's work from the moment the mount is up until the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from nydusd.api.context import Context
+from nydusd.api.http import Request, Response
+from nydusd.api.routes import Route, failed, find_route
+from nydusd.api.server import Answer, Connection, ConnectionLimit
+from nydusd.daemon.control import ControlThread, Job
+
+if TYPE_CHECKING:
+    import socket
+
+    from nydusd.daemon.daemon import Daemon
+    from nydusd.daemon.process import EndRequest
+
+logger = logging.getLogger("nydusd")
+
+
+class Service:
+    """Answers requests about *context*; jobs go to *control*, answers come back in *loop*."""
+
+    def __init__(
+        self, context: Context, control: ControlThread, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._context = context
+        self._control = control
+        self._loop = loop
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to *request*, or a future of it."""
+        route = find_route(request)
+        if isinstance(route, Response):
+            return route
+        if route.on_control:
+            return self._on_control(route, request)
+        return self._run(route, request)
+
+    def _run(self, route: Route, request: Request) -> Response:
+        try:
+            return route.handler(self._context, request)
+        except Exception as exc:
+            return self._failed(route, request, exc)
+
+    def _failed(self, route: Route, request: Request, exc: BaseException) -> Response:
+        response = failed(route, exc)
+        logger.info("%s %s: %d %s", request.method, request.path, response.status, exc)
+        return response
+
+    def _on_control(self, route: Route, request: Request) -> asyncio.Future[Response]:
+        future: asyncio.Future[Response] = self._loop.create_future()
+
+        def done(result: Response | None, exc: BaseException | None) -> None:
+            response = self._failed(route, request, exc) if exc is not None else result
+            # The loop may have ended while the job ran: then nobody waits any more.
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._tell, future, response)
+
+        self._control.submit(Job(lambda: route.handler(self._context, request), done))
+        return future
+
+    @staticmethod
+    def _tell(future: asyncio.Future[Response], response: Response | None) -> None:
+        if response is not None and not future.done():
+            future.set_result(response)
+
+
+def serve(daemon: Daemon, end: EndRequest, control: ControlThread, sock: socket.socket) -> None:
+    """Answer requests on *sock* until *end* is asked for; closes *sock*."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    service = Service(Context(daemon), control, loop)
+    limit = ConnectionLimit()
+
+    def look_for_end() -> None:
+        end.drain()
+        if end.reason:
+            loop.call_soon(loop.stop)  # after the answer to the request that asked for it
+
+    loop.add_reader(end.fileno(), look_for_end)
+    try:
+        server = loop.run_until_complete(
+            loop.create_unix_server(lambda: Connection(service.answer, limit), sock=sock)
+        )
+        if not end.reason:
+            loop.run_forever()
+        server.close()
+    finally:
+        loop.remove_reader(end.fileno())
+        loop.close()
+        sock.close()

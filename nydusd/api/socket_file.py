@@ -1,0 +1,83 @@
+"""The file of the control socket: who has it, making it, taking it away.
+
+A socket file that nobody listens on is left by a daemon that died and is replaced; one that is
+served is not. It belongs to its owner alone: 0600 from the moment it can be seen.
+"""
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final
+
+from nydusd.base.errors import ConfigError
+
+BACKLOG: Final = 128
+MODE: Final = 0o600
+CONNECT_SECONDS: Final = 1.0
+
+
+def is_served(path: str) -> bool:
+    """Whether somebody listens on the socket at *path*; false for no socket at all."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(path)
+        except TimeoutError:  # its queue is full: somebody is there
+            return True
+        except OSError as exc:
+            return exc.errno == errno.EAGAIN
+        return True
+
+
+class SocketFile:
+    """A listening socket at *path*; `ConfigError` or `OSError` when it cannot be."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._identity: tuple[int, int] | None = None
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a path that is served or that is a file of another kind."""
+        try:
+            info = self._path.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(info.st_mode) and not (
+            stat.S_ISREG(info.st_mode) and info.st_size == 0
+        ):
+            raise ConfigError(f"--apisock {self._path}: exists, and is not a socket")
+        if is_served(str(self._path)):
+            raise ConfigError(f"--apisock {self._path}: another process listens there")
+
+    def listen(self) -> socket.socket:
+        """The listening socket, non-blocking; what was left at the path is gone."""
+        self.check()
+        self._path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            os.fchmod(sock.fileno(), MODE)  # the file gets its mode from the socket
+            sock.bind(str(self._path))
+            sock.listen(BACKLOG)
+            sock.setblocking(False)
+            info = self._path.lstat()
+        except OSError as exc:
+            sock.close()
+            if isinstance(exc.errno, int):
+                raise
+            raise ConfigError(f"--apisock {self._path}: {exc}") from exc  # path too long
+        self._identity = info.st_dev, info.st_ino
+        return sock
+
+    def remove(self) -> None:
+        """Take the file away, if it is still ours."""
+        try:
+            info = self._path.lstat()
+            if self._identity == (info.st_dev, info.st_ino):
+                self._path.unlink()
+        except OSError:
+            return
+        finally:
+            self._identity = None

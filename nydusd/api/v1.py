@@ -1,0 +1,110 @@
+"""The endpoints of /api/v1: from a request to a call of the daemon, and back to a body."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from nydusd.api.body import field, optional_field, read_object, strings
+from nydusd.api.errors import ApiError, missing_query
+from nydusd.api.http import Request, Response
+from nydusd.base import log
+from nydusd.daemon.info import daemon_info
+from nydusd.daemon.mount_request import MountRequest, make_request
+
+if TYPE_CHECKING:
+    from nydusd.api.context import Context
+
+NOTHING: Final = Response(204)
+
+
+def json_response(value: object) -> Response:
+    """200 with *value* as its body."""
+    return Response(200, json.dumps(value, separators=(",", ":")).encode())
+
+
+def needed(request: Request, name: str) -> str:
+    """The query argument *name*; `ApiError` when there is none."""
+    value = request.query.get(name)
+    if value is None:
+        raise missing_query(name)
+    return value
+
+
+# --- the daemon
+
+
+def get_daemon(context: Context, _request: Request) -> Response:
+    """State, version and mounts."""
+    return json_response(daemon_info(context.daemon, with_mounts=True))
+
+
+def configure_daemon(_context: Context, request: Request) -> Response:
+    """Change the log level."""
+    fields = read_object(request.body)
+    level = field(request.body, fields, "log_level", str)
+    try:
+        log.set_level(level.lower())
+    except ValueError as exc:
+        raise ApiError(500, "Configure(ResponsePayloadType)") from exc
+    return NOTHING
+
+
+def start(context: Context, _request: Request) -> Response:
+    """Serve the session that was taken over."""
+    context.daemon.start_service()
+    return NOTHING
+
+
+def exit_daemon(context: Context, _request: Request) -> Response:
+    """End, and leave the kernel mount to a successor."""
+    context.daemon.leave()
+    return NOTHING
+
+
+def send_fd(context: Context, _request: Request) -> Response:
+    """Give state and session to the supervisor."""
+    context.daemon.send()
+    return NOTHING
+
+
+def take_over(context: Context, _request: Request) -> Response:
+    """Take state and session from the supervisor."""
+    context.daemon.take_over()
+    return NOTHING
+
+
+# --- mounts
+
+
+def mount_request(request: Request) -> MountRequest:
+    """The mount that a body describes."""
+    mountpoint = needed(request, "mountpoint")
+    body = request.body
+    fields: dict[str, Any] = read_object(body)
+    prefetch_files = optional_field(body, fields, "prefetch_files", list, [])
+    return make_request(
+        kind=optional_field(body, fields, "fs_type", str, ""),
+        source=field(body, fields, "source", str),
+        config_text=field(body, fields, "config", str),
+        mountpoint=mountpoint,
+        prefetch_files=strings(body, prefetch_files),
+    )
+
+
+def mount(context: Context, request: Request) -> Response:
+    """Serve an image; when the answer comes its files can be read."""
+    context.daemon.mount(mount_request(request))
+    return NOTHING
+
+
+def remount(context: Context, request: Request) -> Response:
+    """Serve another bootstrap or configuration in the place of what is mounted there."""
+    context.daemon.remount(mount_request(request))
+    return NOTHING
+
+
+def umount(context: Context, request: Request) -> Response:
+    """Take a mount away; who is inside keeps what it needs."""
+    context.daemon.umount(needed(request, "mountpoint"))
+    return NOTHING

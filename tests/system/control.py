@@ -1,0 +1,70 @@
+"""A client of the control socket, as the clients of a daemon are: HTTP over a unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+TIMEOUT_S = 10
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection to a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("unix", timeout=TIMEOUT_S)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = connect(self.path)
+
+
+def connect(path: Path) -> socket.socket:
+    """A connection to the socket at *path*, for bytes of one's own."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(TIMEOUT_S)
+    sock.connect(str(path))
+    return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        """What an error says, after a look at the rest of it."""
+        error = self.json
+        assert set(error) == {"code", "message"}
+        assert error["code"] == "UNDEFINED"
+        return error["message"]
+
+
+def ask(path: Path, method: str, target: str, body: Any = None, **query: str) -> Reply:
+    """The answer to one request on a connection of its own; a *body* that is not bytes is JSON."""
+    if query:
+        target += "?" + "&".join(f"{name}={quote(value, '')}" for name, value in query.items())
+    if body is not None and not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    connection = UnixConnection(path)
+    try:
+        connection.request(method, target, body)
+        reply = connection.getresponse()
+        return Reply(reply.status, dict(reply.headers), reply.read())
+    finally:
+        connection.close()
