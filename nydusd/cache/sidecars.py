@@ -55,7 +55,7 @@ def kept_blob_meta(info: BlobInfo, path: Path) -> BlobMeta | None:
         header = os.pread(fd, HEADER_SIZE, size - HEADER_SIZE)
         if header_difference(header, info) is not None:
             return None
-        return BlobMeta(Mapping(fd), info)
+        return BlobMeta(Mapping(fd), info, header)
     finally:
         os.close(fd)
 
@@ -79,7 +79,7 @@ def fetch_blob_meta(info: BlobInfo, reader: BlobReader, path: Path | None) -> Bl
             kept = None
         if kept is not None:
             return kept
-    return BlobMeta(Mapping.of_bytes(plain), info)
+    return BlobMeta(Mapping.of_bytes(plain), info, header)
 
 
 def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:

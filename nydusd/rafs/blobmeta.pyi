@@ -25,5 +25,8 @@ class BlobMeta:
     compressed_end: int
     uncompressed_end: int
     chunk_size: int
-    def __new__(cls, file: Mapping, blob: BlobInfo) -> Self: ...
+    contexts_offset: int
+    contexts_size: int
+    contexts_count: int
+    def __new__(cls, file: Mapping, blob: BlobInfo, header: Buffer | None = None) -> Self: ...
     def place(self, index: int) -> Place: ...

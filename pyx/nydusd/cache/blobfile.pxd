@@ -17,7 +17,9 @@ cdef class BlobFile:
     cdef int writable               # atomic: fetches may keep their bytes here
     cdef bint counted               # one of the open mappings that share the resident budget
 
-    cdef bint is_known_neighbourhood(self, uint64_t off, ReadTarget *target) noexcept nogil
+    cdef bint is_mapped(self, uint64_t off) noexcept nogil
+    cdef bint visit(self, uint64_t off) noexcept nogil
+    cdef int copy(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil
     cdef int fit(self) except -1
     cdef int map(self) except -1
     cdef void drop(self) noexcept nogil

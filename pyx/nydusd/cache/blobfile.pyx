@@ -7,14 +7,14 @@ pread and pwrite. The length is final from the start. Any thread; opening and cl
 
 import os
 
-from libc.errno cimport EINTR, EIO, ENODATA, ENOSPC, EROFS, errno
+from libc.errno cimport EAGAIN, EINTR, EIO, ENODATA, ENOSPC, EROFS, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close, pread, pwrite
 
 cimport cython
 
-from nydusd.cache.target cimport ReadTarget, add_room, add_segment, iovec, undo_room
+from nydusd.cache.target cimport Mark, ReadTarget, add_room, add_segment, iovec, mark, undo
 
 from nydusd.base.errors import CacheError, check
 
@@ -128,39 +128,50 @@ cdef class BlobFile:
             self.fd = -1
 
     cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil:
-        cdef uint8_t *room
+        cdef int rc
         if off > self.size or n > self.size - off:
             return -EIO
-        if (target.copy_only or self.base == NULL
-                or (n <= COPIED_BYTES and not self.is_known_neighbourhood(off, target))):
-            room = add_room(target, n)
-            if room == NULL:
-                return -EIO
-            if target.copy_only or self.base == NULL:
-                return self.load(off, room, n)
-            if self.load_from_memory(off, room, n):
-                return 0
-            undo_room(target, n)    # the mapping lets the carrier see that it will wait
+        if target.copy_only or self.base == NULL:
+            return self.copy(off, n, target)
         if n > COPIED_BYTES:
             target.is_unseen = True
             self.count_mapped(n)
+        elif not self.is_mapped(off):
+            target.is_unseen = True
+            if self.visit(off):
+                self.count_mapped(0)
+            else:
+                rc = self.copy(off, n, target)
+                if rc != -EAGAIN:
+                    return rc
+                # The mapping lets the carrier see that it will wait.
         return add_segment(target, self.base + off, n)
 
-    cdef bint is_known_neighbourhood(self, uint64_t off, ReadTarget *target) noexcept nogil:
-        """Whether small reads have been here lately; remembers this one. Losing a race is fine."""
+    cdef int copy(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil:
+        """Append a copy; without *copy_only* just of what the page cache has, else -EAGAIN."""
+        cdef Mark start = mark(target)
+        cdef uint8_t *room = add_room(target, n)
+        if room == NULL:
+            return -EIO
+        if target.copy_only or self.base == NULL:
+            return self.load(off, room, n)
+        if self.load_from_memory(off, room, n):
+            return 0
+        undo(target, &start)
+        return -EAGAIN
+
+    cdef bint is_mapped(self, uint64_t off) noexcept nogil:
+        """Whether small reads have mapped in the neighbourhood of *off* lately."""
+        cdef uint64_t place = (off // FAULT_AROUND_BYTES + 1) << 1
+        return sum_load(&self.visited[(place >> 1) % NEIGHBOURHOODS]) == place | 1
+
+    cdef bint visit(self, uint64_t off) noexcept nogil:
+        """Remember a small read at *off*; whether it is the second, which maps. Racy, harmless."""
         cdef uint64_t place = (off // FAULT_AROUND_BYTES + 1) << 1
         cdef uint64_t *row = &self.visited[(place >> 1) % NEIGHBOURHOODS]
-        cdef uint64_t seen = sum_load(row)
-        if seen == place | 1:
-            return True
-        if seen != place:
-            sum_store(row, place)
-            target.is_unseen = True
-            return False
-        sum_store(row, place | 1)
-        target.is_unseen = True
-        self.count_mapped(0)
-        return True
+        cdef bint again = sum_load(row) == place
+        sum_store(row, place | again)
+        return again
 
     cdef void count_mapped(self, uint64_t n) noexcept nogil:
         """Unmap the pages of earlier hits once this file's share of the budget is used up."""

@@ -110,6 +110,7 @@ cdef class CachedBlob:
             out.uncompressed_size = span.uncompressed_size
             out.flags = span.chunk_flags
             out.crc32 = span.crc32
+            out.context_index = out.context_offset = out.context_size = 0
         else:
             rc = self.meta.chunk(span.chunk_index, out) if self.meta is not None else -EIO
             if rc != 0:

@@ -19,39 +19,14 @@ from nydusd.cache.cached_blob cimport (
 from nydusd.cache.fetch cimport Fetch, give_back_memory
 from nydusd.cache.plan cimport CHUNK_PLAIN, Chunk
 from nydusd.cache.target cimport (
-    READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget, add_segment,
-    add_zeros,
+    READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, Mark, ReadTarget, add_segment,
+    add_zeros, mark, undo,
 )
 from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 
 from nydusd.base.errors import ChunkCorrupt, ErrorLog
 
 logger = logging.getLogger("nydusd")
-
-
-# What a target held before something was appended.
-cdef struct Mark:
-    uint32_t iov_count
-    size_t buf_used
-    size_t length
-    size_t last             # length of the last segment, which may have grown
-
-
-cdef Mark mark(const ReadTarget *target) noexcept nogil:
-    cdef Mark start
-    start.iov_count = target.iov_count
-    start.buf_used = target.buf_used
-    start.length = target.length
-    start.last = target.iov[target.iov_count - 1].iov_len if target.iov_count > 0 else 0
-    return start
-
-
-cdef void undo(ReadTarget *target, const Mark *start) noexcept nogil:
-    target.iov_count = start.iov_count
-    target.buf_used = start.buf_used
-    target.length = start.length
-    if start.iov_count > 0:
-        target.iov[start.iov_count - 1].iov_len = start.last
 
 
 cdef int waiting = 0        # reads inside `fetch`; guarded by the GIL

@@ -2,21 +2,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.cache.cached_blob cimport CachedBlob
+from nydusd.cache.decode cimport Decoder
 from nydusd.cache.plan cimport Chunk, Range
-from nydusd.codec.compression cimport Piece
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
-
-# The stretch of a blob that one request may cover.
-cdef struct Window:
-    uint64_t start
-    uint64_t end
-    uint64_t plain          # bytes that come out, padding included
-    uint64_t batch_size
-
-cdef void open_window(Window *window, const ChunkPlace *place, uint64_t batch_size) noexcept nogil
-cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil
-cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil
 
 # buffers of *size* bytes have just been freed and *busy* other fetches run: give memory back to
 # the system when that is due; under the GIL
@@ -32,10 +21,9 @@ cdef class Fetch:
     cdef Range *ranges          # owned; what has been had from the backend
     cdef uint32_t range_count
     cdef list stored            # bytearray of each range
-    cdef list buffers           # owners of every Chunk.plain
+    cdef Decoder decoder        # owner of every Chunk.plain
     cdef uint32_t runs
     cdef uint32_t cursor        # where `find` found the last one
-    cdef dict reasons           # chunk index -> why it is BAD
     cdef bint aligned           # chunks begin on multiples of 4096 in the plain blob
     cdef bint prefetching
     cdef bint entered           # counts among the blob's users
@@ -44,12 +32,12 @@ cdef class Fetch:
                     uint32_t state) except NULL
     cdef int need(self, const ChunkSpan *span) except -1
     cdef int sort(self) except -1
-    # what the cache file answers is READY or PLAIN afterwards, the others count as missing
+    # what the cache file does not answer (`Decoder.look_up`) counts as missing
     cdef int look_up(self) except -1
     # claim what is missing, or take it *regardless* of who else has claimed it
     cdef int claim(self, bint regardless) except -1
-    # claim neighbours that are not here while the range stays within *batch_size*; *following*
-    # for a blob without CI array
+    # claim what is not here of wanted units, and neighbours while the range stays within
+    # *batch_size*; *following* for a blob without CI array
     cdef int bring_along(self, uint64_t batch_size, const ChunkSpan *following,
                          uint32_t following_count) except -1
     # have the stored bytes of all that is wanted, and the plain ones of what is needed; raises
@@ -65,24 +53,26 @@ cdef class Fetch:
     cdef uint64_t drop(self) except? 0
 
     cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
-    cdef bint from_cache(self, Chunk *chunk) except -1
-    cdef bint load(self, Chunk *chunk) except -1
     cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
                          const uint8_t *digest) except -1
+    cdef int bring_mates(self) except -1
+    cdef int bring_mates_from(self, uint32_t index, const ChunkPlace *unit, int step,
+                              uint32_t needed) except -1
+    cdef int decode(self, bint needed) except -1
     cdef int get_range(self, const Range *wanted) except -1
     cdef int get_exactly(self, uint32_t first, uint32_t count) except -1
     cdef int read_range(self, const Range *wanted) except -1
     cdef int lay_out(self, const Range *wanted) except -1
     cdef bint is_pending(self, uint32_t i) noexcept nogil
+    cdef bint needs_room(self, uint32_t i) noexcept nogil
     cdef bint adjoins(self, uint32_t i) noexcept nogil
     cdef int place_run(self, uint32_t start, uint32_t end) except -1
-    cdef int decode(self, uint32_t which, bint needed) except -1
-    cdef bint is_due(self, uint32_t i, bint needed) noexcept nogil
-    cdef uint32_t split(self, uint32_t which, bint needed, Piece *pieces,
-                        uint32_t *owners) except? 0xffffffff
-    cdef int check(self, Chunk *chunk) except -1
-    cdef int mark_bad(self, Chunk *chunk, str reason) except -1
-    cdef int raise_bad(self) except -1
     cdef bint is_keepable(self, uint32_t i) noexcept nogil
+    cdef bint belong_together(self, uint32_t i, uint32_t j) noexcept nogil
     cdef int store_run(self, uint32_t start, uint32_t end) except? -1
     cdef const uint8_t *stored_bytes(self, const Chunk *chunk) except NULL
+    cdef int store_stored(self, uint32_t start, uint32_t end) except? -1
+    cdef int store_staged(self, uint32_t start, uint32_t end) except? -1
+    cdef int stage(self, uint32_t start, uint32_t end, bytearray staging) except -1
+    cdef int store(self, uint32_t start, uint32_t end, uint64_t offset, const uint8_t *data,
+                   uint64_t size) except? -1

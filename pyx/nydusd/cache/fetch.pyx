@@ -1,43 +1,39 @@
-"""Getting the missing chunks of one blob: claim, one backend read a range, decode, check, keep.
+"""Getting the missing chunks of one blob: claim, one backend read a range, keep.
 
-`Device.fetch` puts these steps together for a read, `cache.prefetch` for the background: whatever
-a reader waits for is decoded and answered first, then comes what was brought along, then the
-cache file. Runs with the GIL on a thread that may wait; backend, decompression and disk give it
-up. One `Fetch` belongs to one thread and ends with `release` and `drop`, whatever
-happened.
+Turning stored bytes into checked plain ones is `cache.decode`'s part. `Device.fetch` puts these
+steps together for a read, `cache.prefetch` for the background: whatever a reader waits for is
+decoded and answered first, then comes what was brought along, then the cache file. Chunks that
+share a stored unit (rafs/blobmeta.pxd) are fetched and decoded together. Runs with the GIL on a
+thread that may wait; backend, decompression and disk give it up. One `Fetch` belongs to one thread
+and ends with `release` and `drop`, whatever happened.
 """
 
 import logging
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
-from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport ENODATA
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize,
+)
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 cimport cython
 
 from nydusd.cache.cached_blob cimport (
-    COUNT_BACKEND_BYTES, COUNT_CORRUPT, COUNT_KEPT_BYTES, COUNT_PREFETCH_BYTES,
-    COUNT_PREFETCH_REQUESTS, COUNT_REQUESTS, CachedBlob,
+    COUNT_BACKEND_BYTES, COUNT_KEPT_BYTES, COUNT_PREFETCH_BYTES, COUNT_PREFETCH_REQUESTS,
+    COUNT_REQUESTS, CachedBlob,
 )
+from nydusd.cache.decode cimport Decoder
 from nydusd.cache.plan cimport (
-    CHUNK_BAD, CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk,
-    Range, gap_limit, merge_ranges, range_limit, sort_chunks,
+    CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk, Range,
+    Window, in_window, merge_ranges, open_window, same_unit, sort_chunks, unit_end, widen_window,
 )
-from nydusd.codec.compression cimport COMPRESSOR_NONE, Piece, decompress_pieces
-from nydusd.codec.digest cimport crc32c
-from nydusd.rafs.blobmeta cimport ChunkPlace
-from nydusd.rafs.bootstrap cimport CHUNK_COMPRESSED, CHUNK_HAS_CRC, ChunkSpan
+from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, ChunkPlace
+from nydusd.rafs.bootstrap cimport ChunkSpan
 
 from nydusd.base.errors import BackendError, ChunkCorrupt
-from nydusd.codec.digest import digest_of as compute_digest
 from nydusd.rafs.blobs import BlobFeature
 
-
-cdef extern from "<Python.h>":
-    int PyBUF_READ
 
 cdef extern from "<malloc.h>" nogil:
     int malloc_trim(size_t)
@@ -47,9 +43,9 @@ cdef extern from "<malloc.h>" nogil:
 cdef enum:
     DIGEST_BYTES = 32
     PAGE_BYTES = 4096
-    CHUNKS_MAX = 4096       # brought along by one fetch
-    # Plain bytes of what is brought along, in batches: bounds memory when chunks shrink well.
-    PLAIN_BATCHES = 2
+    CHUNKS_MAX = 4096       # brought along by one fetch, but for:
+    MATES_MAX = 1 << 16     # brought along of units that are had anyway
+    STAGING_BYTES = 1 << 20     # chunks of a unit are put side by side, as in the cache file, in
     # malloc keeps what large buffers leave behind: 11 MiB after four threads have fetched 300 MiB.
     # Mapping every buffer anew (M_MMAP_THRESHOLD) costs half as much CPU again; one heap for all
     # threads (they hold the GIL when they allocate) that is trimmed after a MiB, when nobody else
@@ -72,33 +68,6 @@ cdef void give_back_memory(uint64_t size, int busy) noexcept:
         malloc_trim(0)
 
 
-cdef void open_window(Window *window, const ChunkPlace *place,
-                      uint64_t batch_size) noexcept nogil:
-    window.batch_size = batch_size
-    window.plain = 0
-    window.start = place.compressed_offset
-    window.end = place.compressed_offset
-    widen_window(window, place)
-
-
-cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil:
-    cdef uint64_t end = place.compressed_offset + place.compressed_size
-    if end > window.end:
-        window.end = end
-    window.plain += (place.uncompressed_size + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
-
-
-cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil:
-    if place.compressed_offset < window.start:
-        return False
-    if (place.compressed_offset > window.end
-            and place.compressed_offset - window.end > gap_limit(window.batch_size)):
-        return False
-    return (place.compressed_offset - window.start + place.compressed_size
-            <= range_limit(window.batch_size)
-            and window.plain <= PLAIN_BATCHES * window.batch_size)
-
-
 @cython.final
 cdef class Fetch:
     """One fetch from *blob*; *prefetching* when nobody waits for it."""
@@ -110,8 +79,7 @@ cdef class Fetch:
         self.count = self.room = self.missing = self.wanted = self.range_count = self.runs = 0
         self.cursor = 0
         self.stored = []
-        self.buffers = []
-        self.reasons = {}
+        self.decoder = Decoder(blob)
         self.aligned = BlobFeature.ALIGNED in blob.info.features
         self.prefetching = prefetching
         self.entered = False
@@ -171,69 +139,9 @@ cdef class Fetch:
             self.cursor = (self.cursor + 1) % self.count
         return NULL
 
-    # --- what is on local disk
-
     cdef int look_up(self) except -1:
-        cdef uint32_t i
-        for i in range(self.count):
-            if not self.from_cache(&self.chunks[i]):
-                self.missing += 1
+        self.missing = self.decoder.look_up(self.chunks, self.count)
         return 0
-
-    cdef bint from_cache(self, Chunk *chunk) except -1:
-        """Whether the cache file answers for *chunk*; checked where that is due."""
-        cdef bint ready
-        if self.blob.file is None:
-            return False
-        ready = self.blob.chunks.is_ready(chunk.index)
-        if ready and self.blob.direct:
-            chunk.state |= CHUNK_READY
-            return True
-        if not ready and not (self.blob.recheck and chunk.digest != NULL):
-            return False
-        if not self.load(chunk):
-            return False
-        self.blob.chunks.set_ready(chunk.index)
-        return True
-
-    cdef bint load(self, Chunk *chunk) except -1:
-        """Read *chunk* from the cache file, decode and check it; false when it is no good."""
-        cdef bint stored = self.blob.compressed
-        cdef uint64_t size = (chunk.place.compressed_size if stored
-                              else chunk.place.uncompressed_size)
-        cdef uint64_t offset = (chunk.place.compressed_offset if stored
-                                else chunk.place.uncompressed_offset)
-        cdef bytearray raw = PyByteArray_FromStringAndSize(NULL, size)
-        cdef bytearray plain = raw
-        cdef uint8_t *target = <uint8_t *>PyByteArray_AS_STRING(raw)
-        cdef Piece piece
-        cdef int rc
-        with nogil:
-            rc = self.blob.file.load(offset, target, size)
-        if rc != 0:
-            if rc == -ENODATA and not self.blob.recheck:
-                self.blob.lose_file()
-            return False
-        if stored:
-            plain = PyByteArray_FromStringAndSize(NULL, chunk.place.uncompressed_size)
-            piece.stored = target
-            piece.stored_size = size
-            piece.plain = <uint8_t *>PyByteArray_AS_STRING(plain)
-            piece.plain_size = chunk.place.uncompressed_size
-            piece.result = 0
-            decompress_pieces(self.blob.info.compressor if chunk.place.flags & CHUNK_COMPRESSED
-                              else COMPRESSOR_NONE, &piece, 1)
-            if piece.result != 0:
-                return False
-        chunk.plain = <uint8_t *>PyByteArray_AS_STRING(plain)
-        self.check(chunk)
-        if chunk.state & CHUNK_BAD:
-            chunk.state &= ~<uint32_t>CHUNK_BAD
-            chunk.plain = NULL
-            return False
-        chunk.state |= CHUNK_PLAIN
-        self.buffers.append(plain)
-        return True
 
     # --- claims
 
@@ -249,7 +157,8 @@ cdef class Fetch:
             elif self.blob.chunks.claim(chunk.index):
                 chunk.state |= CHUNK_MINE
                 # Somebody may have ended a fetch of it between our look and our claim.
-                if self.blob.chunks.is_ready(chunk.index) and self.from_cache(chunk):
+                if (self.blob.chunks.is_ready(chunk.index)
+                        and self.decoder.look_up(chunk, 1) == 0):
                     self.missing -= 1
                     continue
                 chunk.state |= CHUNK_WANTED
@@ -277,11 +186,15 @@ cdef class Fetch:
         cdef uint32_t index
         cdef uint32_t at = 0
         cdef uint32_t next_needed
+        cdef uint32_t mates
         cdef ChunkPlace place
         cdef Window window
-        if batch_size == 0 or not self.blob.is_keeping():
+        if not self.blob.is_keeping():
             return 0
-        next_needed = 0
+        if self.blob.meta is not None:
+            self.bring_mates()
+        mates = self.count
+        next_needed = 0 if batch_size else needed
         while next_needed < needed:
             if not self.chunks[next_needed].state & CHUNK_WANTED:
                 next_needed += 1
@@ -295,7 +208,7 @@ cdef class Fetch:
                     and in_window(&window, &self.chunks[next_needed].place)):
                 widen_window(&window, &self.chunks[next_needed].place)
                 next_needed += 1
-            while self.count - needed < CHUNKS_MAX:
+            while self.count - mates < CHUNKS_MAX:
                 if self.blob.meta is not None:
                     index += 1
                     if index >= self.blob.chunks.count or self.blob.meta.chunk(index, &place) != 0:
@@ -320,6 +233,38 @@ cdef class Fetch:
         self.sort()
         return 0
 
+    cdef int bring_mates(self) except -1:
+        """Claim the other chunks of each shared unit that is wanted: its bytes are had anyway."""
+        cdef uint32_t needed = self.count
+        cdef uint32_t start = 0
+        cdef uint32_t end
+        cdef uint32_t i
+        cdef ChunkPlace first
+        while start < needed:
+            end = unit_end(self.chunks, needed, start)
+            if self.chunks[start].place.flags & CHUNK_SHARES_UNIT:
+                for i in range(start, end):
+                    if self.chunks[i].state & CHUNK_WANTED:
+                        first = self.chunks[i].place
+                        self.bring_mates_from(self.chunks[i].index, &first, -1, needed)
+                        self.bring_mates_from(self.chunks[i].index, &first, 1, needed)
+                        break
+            start = end
+        return 0
+
+    cdef int bring_mates_from(self, uint32_t index, const ChunkPlace *unit, int step,
+                              uint32_t needed) except -1:
+        """Claim the chunks of *unit* from *index* on, up or down: they have adjacent numbers."""
+        cdef int64_t at = <int64_t>index + step
+        cdef ChunkPlace place
+        while 0 <= at < self.blob.chunks.count and self.count - needed < MATES_MAX:
+            if (self.blob.meta.chunk(<uint32_t>at, &place) != 0 or not same_unit(&place, unit)
+                    or self.blob.check_place(&place) != 0):
+                break
+            self.take_along(<uint32_t>at, &place, NULL)
+            at += step
+        return 0
+
     # --- from the backend
 
     cdef int get(self, uint64_t batch_size) except -1:
@@ -334,9 +279,21 @@ cdef class Fetch:
                 self.get_range(&wanted[i])
         finally:
             free(wanted)
+        self.decode(True)
+        return self.decoder.raise_bad(self.chunks, self.count)
+
+    cdef int decode_rest(self) except -1:
+        return self.decode(False)
+
+    cdef int decode(self, bint needed) except -1:
+        """Decode and check what was had and is *needed*, or the rest of it."""
+        cdef uint32_t i
         for i in range(self.range_count):
-            self.decode(i, True)
-        return self.raise_bad()
+            self.decoder.decode(
+                self.chunks + self.ranges[i].first, self.ranges[i].count,
+                <const uint8_t *>PyByteArray_AS_STRING(self.stored[i]), self.ranges[i].offset,
+                needed)
+        return 0
 
     cdef int get_range(self, const Range *wanted) except -1:
         """Have one range; when it fails with what was brought along, try without."""
@@ -396,16 +353,19 @@ cdef class Fetch:
         return self.lay_out(wanted)
 
     cdef int lay_out(self, const Range *wanted) except -1:
-        """Give the wanted chunks of a range room, in runs that lie as in the cache file."""
+        """Give the wanted chunks of a range room, in runs that lie as in the cache file.
+
+        Chunks of a shared unit get theirs when it is decoded.
+        """
         cdef uint32_t start = wanted.first
         cdef uint32_t limit = wanted.first + wanted.count
         cdef uint32_t end
         while start < limit:
-            if not self.is_pending(start):
+            if not self.needs_room(start):
                 start += 1
                 continue
             end = start + 1
-            while end < limit and self.is_pending(end) and self.adjoins(end):
+            while end < limit and self.needs_room(end) and self.adjoins(end):
                 end += 1
             self.place_run(start, end)
             start = end
@@ -413,6 +373,9 @@ cdef class Fetch:
 
     cdef bint is_pending(self, uint32_t i) noexcept nogil:
         return self.chunks[i].state & CHUNK_WANTED and self.chunks[i].plain == NULL
+
+    cdef bint needs_room(self, uint32_t i) noexcept nogil:
+        return self.is_pending(i) and not self.chunks[i].place.flags & CHUNK_SHARES_UNIT
 
     cdef bint adjoins(self, uint32_t i) noexcept nogil:
         """Whether nothing but padding can lie between chunk *i* and the one before it.
@@ -438,7 +401,7 @@ cdef class Fetch:
         cdef uint64_t at
         cdef uint64_t filled = 0
         cdef uint32_t i
-        self.buffers.append(plain)
+        self.decoder.buffers.append(plain)
         self.runs += 1
         for i in range(start, end):
             at = self.chunks[i].place.uncompressed_offset - first.uncompressed_offset
@@ -446,103 +409,6 @@ cdef class Fetch:
             self.chunks[i].plain = base + at
             self.chunks[i].run = self.runs
             filled = at + self.chunks[i].place.uncompressed_size
-        return 0
-
-    # --- plain bytes
-
-    cdef int decode_rest(self) except -1:
-        cdef uint32_t i
-        for i in range(self.range_count):
-            self.decode(i, False)
-        return 0
-
-    cdef int decode(self, uint32_t which, bint needed) except -1:
-        """Decode and check the chunks of range *which* that are *needed*, or the others."""
-        cdef Range *source = &self.ranges[which]
-        cdef Piece *pieces = <Piece *>calloc(source.count, sizeof(Piece))
-        cdef uint32_t *owners = <uint32_t *>calloc(source.count, sizeof(uint32_t))
-        cdef uint32_t n
-        cdef uint32_t i
-        try:
-            if pieces == NULL or owners == NULL:
-                raise MemoryError
-            n = self.split(which, needed, pieces, owners)
-            decompress_pieces(self.blob.info.compressor, pieces, n)
-            for i in range(n):
-                if pieces[i].result != 0:
-                    self.mark_bad(&self.chunks[owners[i]], "its stored bytes do not decode")
-            for i in range(source.first, source.first + source.count):
-                if self.is_due(i, needed):
-                    self.check(&self.chunks[i])
-        finally:
-            free(pieces)
-            free(owners)
-        return 0
-
-    cdef bint is_due(self, uint32_t i, bint needed) noexcept nogil:
-        cdef const Chunk *chunk = &self.chunks[i]
-        if chunk.plain == NULL or chunk.state & (CHUNK_PLAIN | CHUNK_BAD):
-            return False
-        return chunk.state & CHUNK_WANTED and (chunk.state & CHUNK_NEEDED != 0) == needed
-
-    cdef uint32_t split(self, uint32_t which, bint needed, Piece *pieces,
-                        uint32_t *owners) except? 0xffffffff:
-        """The compressed chunks of a range as *pieces*; those stored plain are copied here."""
-        cdef const Range *source = &self.ranges[which]
-        cdef const uint8_t *raw = <const uint8_t *>PyByteArray_AS_STRING(self.stored[which])
-        cdef Chunk *chunk
-        cdef uint32_t i
-        cdef uint32_t n = 0
-        for i in range(source.first, source.first + source.count):
-            if not self.is_due(i, needed):
-                continue
-            chunk = &self.chunks[i]
-            if chunk.place.flags & CHUNK_COMPRESSED:
-                pieces[n].stored = raw + (chunk.place.compressed_offset - source.offset)
-                pieces[n].stored_size = chunk.place.compressed_size
-                pieces[n].plain = chunk.plain
-                pieces[n].plain_size = chunk.place.uncompressed_size
-                owners[n] = i
-                n += 1
-            elif chunk.place.compressed_size != chunk.place.uncompressed_size:
-                self.mark_bad(chunk, "stored plain, in another size than its own")
-            else:
-                with nogil:
-                    memcpy(chunk.plain, raw + (chunk.place.compressed_offset - source.offset),
-                           chunk.place.uncompressed_size)
-        return n
-
-    cdef int check(self, Chunk *chunk) except -1:
-        """PLAIN when the bytes are those that the image promises, else BAD."""
-        cdef uint32_t crc
-        if chunk.state & CHUNK_BAD:
-            return 0
-        if chunk.place.flags & CHUNK_HAS_CRC:
-            with nogil:
-                crc = crc32c(0, chunk.plain, chunk.place.uncompressed_size)
-            if crc != chunk.place.crc32:
-                return self.mark_bad(chunk, "its CRC-32C is not the promised one")
-        if (self.blob.validate or self.blob.recheck) and chunk.digest != NULL:
-            digest = compute_digest(self.blob.info.digester, PyMemoryView_FromMemory(
-                <char *>chunk.plain, chunk.place.uncompressed_size, PyBUF_READ))
-            if memcmp(<const char *>(<bytes>digest), chunk.digest, DIGEST_BYTES) != 0:
-                return self.mark_bad(chunk, "its digest is not the promised one")
-        chunk.state |= CHUNK_PLAIN
-        return 0
-
-    cdef int mark_bad(self, Chunk *chunk, str reason) except -1:
-        chunk.state |= CHUNK_BAD
-        self.reasons[chunk.index] = reason
-        self.blob.counters.add(COUNT_CORRUPT, 1)
-        return 0
-
-    cdef int raise_bad(self) except -1:
-        """`ChunkCorrupt` for the first needed chunk that is bad."""
-        cdef uint32_t i
-        for i in range(self.count):
-            if self.chunks[i].state & CHUNK_NEEDED and self.chunks[i].state & CHUNK_BAD:
-                raise ChunkCorrupt(self.blob.info.blob_id, self.chunks[i].index,
-                                   self.reasons[self.chunks[i].index])
         return 0
 
     # --- to the cache file
@@ -566,10 +432,14 @@ cdef class Fetch:
                 i += 1
                 continue
             end = i + 1
-            while (end < self.count and not self.blob.compressed and self.is_keepable(end)
-                    and self.chunks[end].run == self.chunks[i].run):
+            while end < self.count and self.is_keepable(end) and self.belong_together(i, end):
                 end += 1
-            rc = self.store_run(i, end)
+            if self.blob.compressed:
+                rc = self.store_stored(i, end)
+            elif self.chunks[i].run:
+                rc = self.store_run(i, end)
+            else:
+                rc = self.store_staged(i, end)
             self.blob.disk_refuses = rc != 0
             if rc != 0:
                 all_kept = False
@@ -578,19 +448,69 @@ cdef class Fetch:
             i = end
         return all_kept
 
+    cdef bint belong_together(self, uint32_t i, uint32_t j) noexcept nogil:
+        """Whether the chunks *i* < *j* go to the cache file in one go."""
+        if self.blob.compressed or not self.chunks[i].run:
+            return same_unit(&self.chunks[i].place, &self.chunks[j].place)
+        return self.chunks[i].run == self.chunks[j].run
+
     cdef int store_run(self, uint32_t start, uint32_t end) except? -1:
-        """Write the chunks [start, end), which lie in one buffer, then set their bits."""
+        """Write the chunks [start, end), which lie in one buffer as in the cache file."""
         cdef const ChunkPlace *first = &self.chunks[start].place
         cdef const ChunkPlace *last = &self.chunks[end - 1].place
-        cdef const uint8_t *data = self.chunks[start].plain
-        cdef uint64_t offset = first.uncompressed_offset
-        cdef uint64_t size = last.uncompressed_offset - offset + last.uncompressed_size
+        return self.store(
+            start, end, first.uncompressed_offset, self.chunks[start].plain,
+            last.uncompressed_offset - first.uncompressed_offset + last.uncompressed_size)
+
+    cdef int store_stored(self, uint32_t start, uint32_t end) except? -1:
+        """Write the stored bytes of the chunks [start, end), which are of one unit."""
+        cdef const ChunkPlace *unit = &self.chunks[start].place
+        return self.store(start, end, unit.compressed_offset,
+                          self.stored_bytes(&self.chunks[start]), unit.compressed_size)
+
+    cdef int store_staged(self, uint32_t start, uint32_t end) except? -1:
+        """Write the chunks [start, end) of a shared unit, put side by side first where they fit."""
+        cdef bytearray staging = PyByteArray_FromStringAndSize(NULL, 0)
+        cdef uint32_t last
+        cdef int rc = 0
+        while start < end and rc == 0:
+            last = start + 1
+            while (last < end and self.adjoins(last)
+                    and self.chunks[last].place.uncompressed_offset
+                    - self.chunks[start].place.uncompressed_offset
+                    + self.chunks[last].place.uncompressed_size <= STAGING_BYTES):
+                last += 1
+            if last - start > 1:
+                self.stage(start, last, staging)
+                rc = self.store(start, last, self.chunks[start].place.uncompressed_offset,
+                                <const uint8_t *>PyByteArray_AS_STRING(staging), len(staging))
+            else:
+                rc = self.store_run(start, last)
+            start = last
+        return rc
+
+    cdef int stage(self, uint32_t start, uint32_t end, bytearray staging) except -1:
+        """Fill *staging* with the chunks [start, end) as they lie in the cache file."""
+        cdef uint64_t base = self.chunks[start].place.uncompressed_offset
+        cdef uint64_t filled = 0
+        cdef uint64_t at
+        cdef uint8_t *target
+        cdef uint32_t i
+        PyByteArray_Resize(staging, self.chunks[end - 1].place.uncompressed_offset - base
+                           + self.chunks[end - 1].place.uncompressed_size)
+        target = <uint8_t *>PyByteArray_AS_STRING(staging)
+        for i in range(start, end):
+            at = self.chunks[i].place.uncompressed_offset - base
+            memset(target + filled, 0, at - filled)
+            memcpy(target + at, self.chunks[i].plain, self.chunks[i].place.uncompressed_size)
+            filled = at + self.chunks[i].place.uncompressed_size
+        return 0
+
+    cdef int store(self, uint32_t start, uint32_t end, uint64_t offset, const uint8_t *data,
+                   uint64_t size) except? -1:
+        """Write the *size* bytes that are the chunks [start, end), then set their bits."""
         cdef uint32_t i
         cdef int rc
-        if self.blob.compressed:
-            data = self.stored_bytes(&self.chunks[start])
-            offset = first.compressed_offset
-            size = first.compressed_size
         with nogil:
             rc = self.blob.file.store(offset, data, size)
         if rc != 0:
@@ -628,7 +548,7 @@ cdef class Fetch:
         for i in range(self.range_count):
             size += self.ranges[i].size
         self.count = self.range_count = 0
-        self.buffers.clear()
+        self.decoder.buffers.clear()
         self.stored.clear()
         if self.entered:
             self.entered = False

@@ -6,9 +6,8 @@ One call is one backend request, or few; it runs with the GIL on a thread of pre
 from libc.stdint cimport uint32_t, uint64_t
 
 from nydusd.cache.cached_blob cimport CachedBlob
-from nydusd.cache.fetch cimport (
-    Fetch, Window, give_back_memory, in_window, open_window, widen_window,
-)
+from nydusd.cache.fetch cimport Fetch, give_back_memory
+from nydusd.cache.plan cimport Window, in_window, open_window, widen_window
 from nydusd.cache.span_reader cimport chunk_span
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan

@@ -12,6 +12,7 @@ cdef enum:
     CHUNK_BAD = 16          # its bytes were had and are not what the image promises
     CHUNK_READY = 32        # the cache file has it: answered from there
     CHUNK_KEPT = 64         # written to the cache file, its bit set
+    CHUNK_DECODED = 128     # `plain` is filled, not checked yet
 
 cdef struct Chunk:
     uint32_t index          # in its blob
@@ -19,7 +20,7 @@ cdef struct Chunk:
     ChunkPlace place
     const uint8_t *digest   # 32 bytes, or NULL; borrowed from the bootstrap or the digest table
     uint8_t *plain          # until the fetch ends; room for its bytes
-    uint32_t run            # chunks of one run lie in `plain` as in the cache file
+    uint32_t run            # chunks of one run lie in `plain` as in the cache file; 0 = none
 
 # A run of stored bytes, and the chunks [first, first + count) of the sorted array in it.
 cdef struct Range:
@@ -30,10 +31,23 @@ cdef struct Range:
 
 # Sort by place in the blob and join doubles (their states are or-ed); chunks that are left.
 cdef uint32_t sort_chunks(Chunk *chunks, uint32_t count) noexcept nogil
+# Whether both are chunks of one stored unit that several chunks share
+cdef bint same_unit(const ChunkPlace *a, const ChunkPlace *b) noexcept nogil
+# End of the chunks from *start* on (sorted) that are of its stored unit; start + 1 for most
+cdef uint32_t unit_end(const Chunk *chunks, uint32_t count, uint32_t start) noexcept nogil
 # Those of *chunks* (sorted) that are WANTED and not had yet as ranges; how many. *ranges* has
-# room for *count*.
+# room for *count*. The chunks of one unit are in one range.
 cdef uint32_t merge_ranges(const Chunk *chunks, uint32_t count, uint64_t batch_size,
                            Range *ranges) noexcept nogil
-cdef uint64_t range_limit(uint64_t batch_size) noexcept nogil
-# Most bytes between two chunks that are fetched and thrown away
-cdef uint64_t gap_limit(uint64_t batch_size) noexcept nogil
+
+# The stretch of a blob that one request may cover.
+cdef struct Window:
+    uint64_t start
+    uint64_t end
+    uint64_t plain          # bytes that come out, padding included
+    uint64_t batch_size
+    ChunkPlace last         # the chunk that was taken in last
+
+cdef void open_window(Window *window, const ChunkPlace *place, uint64_t batch_size) noexcept nogil
+cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil
+cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil

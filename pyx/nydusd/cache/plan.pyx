@@ -2,16 +2,20 @@
 
 Arithmetic on chunk places only: no file, no backend, no lock. The rules are the reference's
 (spec, on-demand reads): one request takes in neighbours while the gap between them is at most
-batch/128 bytes and the whole at most max(128 KiB, batch).
+batch/128 bytes and the whole at most max(128 KiB, batch). A stored unit (rafs/blobmeta.pxd) is
+never asked for in parts.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, qsort
 
-from nydusd.rafs.blobmeta cimport ChunkPlace
+from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, ChunkPlace
 
 
 cdef enum:
+    PAGE_BYTES = 4096
+    # Plain bytes of what is brought along, in batches: bounds memory when chunks shrink well.
+    PLAIN_BATCHES = 2
     REQUEST_BYTES_MIN = 128 << 10   # a request may always be this long
     GAP_SHIFT = 7                   # a gap of batch_size >> 7 bytes is fetched and thrown away
 
@@ -22,7 +26,58 @@ cdef uint64_t range_limit(uint64_t batch_size) noexcept nogil:
 
 
 cdef uint64_t gap_limit(uint64_t batch_size) noexcept nogil:
+    """Most bytes between two chunks that are fetched and thrown away."""
     return batch_size >> GAP_SHIFT
+
+
+cdef bint same_unit(const ChunkPlace *a, const ChunkPlace *b) noexcept nogil:
+    return ((a.flags & CHUNK_SHARES_UNIT) != 0
+            and (a.flags & CHUNK_SHARES_UNIT) == (b.flags & CHUNK_SHARES_UNIT)
+            and a.context_index == b.context_index
+            and a.compressed_offset == b.compressed_offset)
+
+
+cdef uint32_t unit_end(const Chunk *chunks, uint32_t count, uint32_t start) noexcept nogil:
+    cdef uint32_t end = start + 1
+    while end < count and same_unit(&chunks[start].place, &chunks[end].place):
+        end += 1
+    return end
+
+
+cdef void open_window(Window *window, const ChunkPlace *place,
+                      uint64_t batch_size) noexcept nogil:
+    window.batch_size = batch_size
+    window.plain = 0
+    window.start = place.compressed_offset
+    window.end = place.compressed_offset
+    window.last.flags = 0
+    widen_window(window, place)
+
+
+cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil:
+    cdef uint64_t end = place.compressed_offset + place.compressed_size
+    cdef uint64_t plain = place.uncompressed_size
+    if same_unit(&window.last, place):
+        return
+    if place.flags & CHUNK_SHARES_UNIT:
+        plain = place.context_size
+    if end > window.end:
+        window.end = end
+    window.plain += (plain + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
+    window.last = place[0]
+
+
+cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil:
+    if same_unit(&window.last, place):
+        return True         # its bytes come along whether they are wanted or not
+    if place.compressed_offset < window.start:
+        return False
+    if (place.compressed_offset > window.end
+            and place.compressed_offset - window.end > gap_limit(window.batch_size)):
+        return False
+    return (place.compressed_offset - window.start + place.compressed_size
+            <= range_limit(window.batch_size)
+            and window.plain <= PLAIN_BATCHES * window.batch_size)
 
 
 cdef int by_place(const void *left, const void *right) noexcept nogil:
@@ -52,6 +107,8 @@ cdef uint32_t sort_chunks(Chunk *chunks, uint32_t count) noexcept nogil:
 cdef bint joins(const Range *last, const ChunkPlace *place, uint64_t batch_size) noexcept nogil:
     """Whether the chunk at *place* (not before *last* begins) belongs to the same request."""
     cdef uint64_t end = last.offset + last.size
+    if place.compressed_offset + place.compressed_size <= end:
+        return True         # another chunk of a unit that is longer than a request may be
     if place.compressed_offset > end:
         if place.compressed_offset - end > gap_limit(batch_size):
             return False

@@ -35,5 +35,14 @@ cdef int add_segment(ReadTarget *target, const void *data, size_t size) noexcept
 cdef int add_zeros(ReadTarget *target, size_t size) noexcept nogil
 # *size* bytes of buf that the caller is about to fill, appended; NULL when there is no room
 cdef uint8_t *add_room(ReadTarget *target, size_t size) noexcept nogil
-# take back the last add_room of *size* bytes
-cdef void undo_room(ReadTarget *target, size_t size) noexcept nogil
+
+# What a target held before something was appended.
+cdef struct Mark:
+    uint32_t iov_count
+    size_t buf_used
+    size_t length
+    size_t last             # length of the last segment, which may have grown
+
+cdef Mark mark(const ReadTarget *target) noexcept nogil
+# take back whatever was appended since *start*
+cdef void undo(ReadTarget *target, const Mark *start) noexcept nogil

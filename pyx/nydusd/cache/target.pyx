@@ -45,12 +45,21 @@ cdef uint8_t *add_room(ReadTarget *target, size_t size) noexcept nogil:
     return start
 
 
-cdef void undo_room(ReadTarget *target, size_t size) noexcept nogil:
-    target.buf_used -= size
-    target.length -= size
-    target.iov[target.iov_count - 1].iov_len -= size
-    if target.iov[target.iov_count - 1].iov_len == 0:
-        target.iov_count -= 1
+cdef Mark mark(const ReadTarget *target) noexcept nogil:
+    cdef Mark start
+    start.iov_count = target.iov_count
+    start.buf_used = target.buf_used
+    start.length = target.length
+    start.last = target.iov[target.iov_count - 1].iov_len if target.iov_count > 0 else 0
+    return start
+
+
+cdef void undo(ReadTarget *target, const Mark *start) noexcept nogil:
+    target.iov_count = start.iov_count
+    target.buf_used = start.buf_used
+    target.length = start.length
+    if start.iov_count > 0:
+        target.iov[start.iov_count - 1].iov_len = start.last
 
 
 cdef int add_zeros(ReadTarget *target, size_t size) noexcept nogil:

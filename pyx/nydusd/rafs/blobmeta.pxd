@@ -3,16 +3,24 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.base.mapping cimport Mapping
 
-# The place of one chunk. Flags are CHUNK_* of rafs/bootstrap.pxd.
+cdef enum:
+    CHUNK_ZRAN = 0x100              # of ChunkPlace.flags alone: a piece of a gzip stream
+    CHUNK_SHARES_UNIT = 0x108       # CHUNK_BATCH | CHUNK_ZRAN
+
+# The place of one chunk, and of its **stored unit**: what is fetched and decoded as a whole. Most
+# chunks are a unit each. A batch, or a stretch of a gzip stream between two points of entry (zran),
+# is one unit of many chunks, which all have the unit's stored place and the number of its context.
+# Flags are CHUNK_* of rafs/bootstrap.pxd and CHUNK_ZRAN.
 cdef struct ChunkPlace:
-    uint64_t compressed_offset      # in the blob file
-    uint64_t uncompressed_offset    # in the plain blob and the cache file
-    uint32_t compressed_size        # as stored, encryption included; never 0
-    uint32_t uncompressed_size
-    uint32_t flags                  # CHUNK_COMPRESSED, CHUNK_HAS_CRC
+    uint64_t compressed_offset      # of the unit in the blob file
+    uint64_t uncompressed_offset    # of the chunk in the plain blob and the cache file
+    uint32_t compressed_size        # of the unit as stored, encryption included; never 0
+    uint32_t uncompressed_size      # of the chunk
+    uint32_t flags
     uint32_t crc32                  # with CHUNK_HAS_CRC
-    uint32_t context_index          # of a batch or zran chunk, else 0
-    uint32_t context_offset         # of the chunk in its context's output
+    uint32_t context_index          # CHUNK_SHARES_UNIT: number of the unit, else 0
+    uint32_t context_offset         # CHUNK_SHARES_UNIT: of the chunk in the unit's plain bytes
+    uint32_t context_size           # CHUNK_SHARES_UNIT: plain bytes of the unit, else 0
 
 cdef class BlobMeta:
     cdef Mapping file                       # plain CI array, then anything (contexts, header)
@@ -21,6 +29,10 @@ cdef class BlobMeta:
     cdef readonly uint64_t uncompressed_end  # plain size of the blob, on a multiple of 4096
     cdef readonly uint32_t chunk_size       # largest plain size of a chunk
     cdef bint version2                      # entries of 24 bytes, else of 16
+    # the table of batches or zran contexts in `file`, as the header has it; 0 = none
+    cdef readonly uint64_t contexts_offset
+    cdef readonly uint64_t contexts_size    # bytes, dictionaries included
+    cdef readonly uint32_t contexts_count
     cdef bint separate                      # data and meta in two files
 
     # 0; -EINVAL no such chunk; -EIO the entry is broken or the file was cut under the mapping;

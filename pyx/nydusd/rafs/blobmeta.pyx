@@ -86,10 +86,19 @@ def header_matches(const uint8_t[::1] header, blob):
 
 @cython.final
 cdef class BlobMeta:
-    """The CI array of *blob*, at the start of *file*; `BlobCorrupt` when it is shorter."""
+    """The CI array of *blob*, at the start of *file*; `BlobCorrupt` when it is shorter.
 
-    def __cinit__(self, Mapping file, blob):
+    *header*: its blob meta header, which `header_matches`; without it there are no contexts.
+    """
+
+    def __cinit__(self, Mapping file, blob, const uint8_t[::1] header=None):
         cdef uint64_t needed
+        cdef const CiHeader *found
+        if header is not None and header.shape[0] == CI_HEADER_SIZE:
+            found = <const CiHeader *>&header[0]
+            self.contexts_offset = found.contexts_offset
+            self.contexts_size = found.contexts_size
+            self.contexts_count = found.contexts_count
         self.version2 = bool(blob.features & BlobFeature.CHUNK_INFO_V2)
         self.separate = bool(blob.features & BlobFeature.SEPARATE)
         needed = blob.chunk_count * (CI_ENTRY_V2_SIZE if self.version2 else CI_ENTRY_V1_SIZE)
@@ -139,6 +148,7 @@ cdef class BlobMeta:
         out.crc32 = 0
         out.context_index = 0
         out.context_offset = 0
+        out.context_size = 0
         return 0
 
     cdef int load_v2(self, uint32_t index, ChunkPlace *out) noexcept nogil:
@@ -160,6 +170,7 @@ cdef class BlobMeta:
         out.crc32 = 0
         out.context_index = 0
         out.context_offset = 0
+        out.context_size = 0
         if flags & CI_HAS_CRC:
             out.flags |= CHUNK_HAS_CRC
             out.crc32 = <uint32_t>entry.data

@@ -1,0 +1,7 @@
+from typing import Self, final
+
+from nydusd.cache.cached_blob import CachedBlob
+
+@final
+class Decoder:
+    def __new__(cls, blob: CachedBlob) -> Self: ...

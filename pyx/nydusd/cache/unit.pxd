@@ -1,0 +1,17 @@
+# One stored unit that several chunks share: its stored bytes to its plain bytes.
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from nydusd.cache.cached_blob cimport CachedBlob
+
+cdef struct StoredUnit:
+    const uint8_t *stored       # borrowed
+    size_t stored_size
+    uint8_t *plain              # borrowed: room for plain_size bytes
+    size_t plain_size
+    uint64_t offset             # of `stored` in the blob file
+    uint32_t flags              # CHUNK_* of its first chunk, the kind among them
+    uint32_t context_index      # number of the batch or zran context
+
+# Fill `plain` from `stored`: 0, -EIO they do not decode to exactly plain_size bytes, -ENOTSUP;
+# raises for want of memory only. With the GIL, which the heavy part gives up.
+cdef int decode_unit(CachedBlob blob, const StoredUnit *unit) except? -1
