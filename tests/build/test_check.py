@@ -1,14 +1,28 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nydusd.build.check import FINDINGS_MAX, check_image
+from nydusd.build.check import FINDING_LENGTH_MAX, FINDINGS_MAX, check_image
 from nydusd.build.create import create_image
 from nydusd.build.create_options import CreateOptions
 from nydusd.rafs.blobs import Compressor
+from nydusd.rafs.load import load_bootstrap
 from tests.build.golden_trees import TREES
+from tests.rafs.made import (
+    CHUNKS,
+    DIRECTORY,
+    PLAIN,
+    REGULAR,
+    ImageV5,
+    ImageV6,
+    InodeV5,
+    dirents,
+    inode_v6,
+    root_v5,
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +97,62 @@ def test_what_is_no_image_is_one_finding(tmp_path):
     file.write_bytes(b"no image" * 1000)
 
     assert len(check_image(file).findings) == 1
+
+
+def findings_of(tmp_path: Path, raw: bytes) -> list[str]:
+    """What check says of the bootstrap *raw*."""
+    file = tmp_path / "made"
+    file.write_bytes(raw)
+    return check_image(file).findings
+
+
+def test_all_faults_are_told_and_not_only_the_first(tmp_path):
+    image = ImageV6()
+    empty = image.add(inode_v6(REGULAR, 0, CHUNKS))
+    block = dirents([(b".", 128, 2), (b"..", 7, 2), (b"c", empty, 1), (b"b", empty, 2)])
+    image.set_root(inode_v6(DIRECTORY, len(block), PLAIN, image.add_block(block), nlink=0))
+
+    found = findings_of(tmp_path, image.build())
+
+    for what in ("0 links", "leads to inode 7", "stands behind c", "type 4", "counts 2 names"):
+        assert any(what in line for line in found), (what, found)
+
+
+def test_findings_are_bounded_and_so_is_each(tmp_path):
+    names = b"/" * 250
+    inodes = [root_v5(2 * FINDINGS_MAX)]
+    inodes += [InodeV5(names, REGULAR) for _ in range(2 * FINDINGS_MAX)]
+
+    found = findings_of(tmp_path, ImageV5(inodes).build())
+
+    assert len(found) == FINDINGS_MAX + 1
+    assert found[-1] == f"more than {FINDINGS_MAX} findings: the check ends here"
+    assert max(map(len, found)) <= FINDING_LENGTH_MAX
+
+
+def test_directories_that_share_their_entries_are_walked_once(tmp_path):
+    image = ImageV6()
+    count = 10
+    shared = image.add_block(dirents([(b".", 128, 2), (b"..", 128, 2)]).ljust(4096, b"\0"))
+    first = image.add(inode_v6(DIRECTORY, 4096, PLAIN, shared, compact=True) * count)
+    image.root_directory(
+        [(b".", 128, 2), (b"..", 128, 2), *((b"%03d" % i, first + i, 2) for i in range(count))]
+    )
+
+    found = findings_of(tmp_path, image.build())
+
+    assert sum("its data lies on other metadata" in line for line in found) == count - 1
+
+
+def test_a_damaged_table_of_chunks_in_a_blob_is_found(tmp_path, reference_images):
+    source = reference_images / "v6-tiny"
+    blobs = tmp_path / "blobs"
+    shutil.copytree(source / "blobs", blobs)
+    (blob,) = load_bootstrap(source / "bootstrap").blobs
+    raw = bytearray((blobs / blob.blob_id).read_bytes())
+    raw[blob.ci_offset + blob.ci_compressed_size + 12] ^= 1  # entries, in the header
+    (blobs / blob.blob_id).write_bytes(raw)
+
+    (found,) = check_image(source / "bootstrap", blobs).findings
+
+    assert "is not the one of the bootstrap" in found

@@ -283,10 +283,11 @@ class ImageV5:
         blob_table = prefetch_table + align(4 * len(self.prefetch), 8)
         extended = blob_table + align(len(self.blob_table), 8)
         position = extended + len(self.extended)
-        records, offsets = b"", []
+        records, offsets = [], []
         for number, inode in enumerate(self.inodes, 1):
-            offsets.append((position + len(records)) >> 3)
-            records += inode.record(number)
+            offsets.append(position >> 3)
+            records.append(inode.record(number))
+            position += len(records[-1])
         fields = {
             "magic": 0x52414653,
             "version": 0x500,
@@ -310,7 +311,7 @@ class ImageV5:
             + padded(struct.pack(f"<{len(self.prefetch)}I", *self.prefetch), 8)
             + padded(self.blob_table, 8)
             + self.extended
-            + records
+            + b"".join(records)
         )
 
     def open(self, validate: bool = False) -> BootstrapV5:

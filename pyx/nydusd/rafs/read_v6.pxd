@@ -25,6 +25,12 @@ cdef struct DirBlock:
     uint32_t size           # bytes
     uint32_t count          # entries
 
+# S_IFMT bits >> 12 for a directory entry's type, 0 for one that is unknown
+cdef uint32_t kind_of_type(uint8_t file_type) noexcept nogil
+# the name of entry *index* of a block; 0, -EIO
+cdef int entry_name(const DirBlock *block, uint32_t index, const char **name,
+                    uint32_t *name_len) noexcept nogil
+
 cdef class BootstrapV6(Bootstrap):
     cdef uint32_t block_bits
     cdef uint64_t meta_offset       # of nid 0 in the file

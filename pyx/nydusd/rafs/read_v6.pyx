@@ -36,7 +36,7 @@ cdef enum:
     COOKIE_INDEX_BITS = 12      # a cookie is block << 12 | index + 1: 4096 bytes hold 341 entries
 
 
-cdef inline uint32_t kind_of_type(uint8_t file_type) noexcept nogil:
+cdef uint32_t kind_of_type(uint8_t file_type) noexcept nogil:
     """S_IFMT bits >> 12 for a directory entry's type; 0 for one that is unknown."""
     if file_type == V6_TYPE_REGULAR:
         return KIND_REGULAR
