@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import time
+from enum import StrEnum
 
 logger = logging.getLogger("nydusd")
 
@@ -44,10 +45,47 @@ class UnsupportedError(NydusError):
     errno = errno.ENOTSUP
 
 
+class FailureKind(StrEnum):
+    """What went wrong with a backend, for those who decide whether to ask again, and whom."""
+
+    OTHER = "other"
+    UNREACHABLE = "unreachable"  # no connection: name, route, refused
+    BROKEN = "broken"  # the connection ended, or what came is not HTTP
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    STATUS = "status"  # an answer, and its status is not a success; `status` has it
+    SHORT = "short"  # fewer bytes than asked for
+    LONG = "long"  # more bytes than asked for
+    RANGE = "range"  # other bytes than asked for
+    AUTH = "auth"  # no credentials that are accepted
+    REDIRECT = "redirect"  # a loop, or to where we do not go
+    CANCELLED = "cancelled"
+    CONFIG = "config"  # the request cannot be made at all
+
+
 class BackendError(NydusError):
-    """A blob's bytes could not be had from where they are stored."""
+    """A blob's bytes could not be had from where they are stored.
+
+    *status*: of HTTP, 0 without one. *received*: bytes from the start of the buffer that are good
+    all the same. *retry_after*: seconds the server asks to be left alone.
+    """
 
     errno = errno.EIO
+
+    def __init__(
+        self,
+        message: str,
+        kind: FailureKind = FailureKind.OTHER,
+        *,
+        status: int = 0,
+        received: int = 0,
+        retry_after: float = 0.0,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.received = received
+        self.retry_after = retry_after
 
 
 class BlobCorrupt(NydusError):

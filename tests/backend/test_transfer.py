@@ -1,0 +1,231 @@
+import threading
+
+import pytest
+
+from nydusd.backend.request import Request
+from nydusd.backend.transfer import Transfer, acquire_transfer, release_transfer
+from nydusd.base.errors import BackendError, FailureKind
+from tests.servers import scripted
+from tests.servers.scripted import ScriptedServer
+
+BLOB = bytes(range(256)) * 8192  # 2 MiB
+
+
+@pytest.fixture
+def server():
+    with ScriptedServer({"/blob": BLOB}) as server:
+        yield server
+
+
+@pytest.fixture
+def transfer():
+    transfer = Transfer()
+    yield transfer
+    transfer.close()
+
+
+def ask(server, size=1000, offset=300, **more):
+    return Request(
+        f"{server.url}/blob",
+        buffer=bytearray(size),
+        offset=offset,
+        **{"timeout": 10, "connect_timeout": 10, **more},
+    )
+
+
+def failure(transfer, request):
+    with pytest.raises(BackendError) as caught:
+        transfer.perform(request)
+    return caught.value
+
+
+def test_a_range_lands_in_its_buffer(server, transfer):
+    request = ask(server)
+
+    response = transfer.perform(request)
+
+    assert (response.status, response.received) == (206, 1000)
+    assert request.buffer == BLOB[300:1300]
+    assert server.seen[0].headers["range"] == "bytes=300-1299"
+
+
+def test_requests_one_after_another_share_a_connection(server, transfer):
+    for offset in range(5):
+        transfer.perform(ask(server, offset=offset))
+
+    assert {seen.connection for seen in server.seen} == {1}
+
+
+def test_many_threads_get_each_their_own_bytes(server, transfer):
+    wrong = []
+
+    def read(number):
+        for turn in range(5):
+            request = ask(server, size=50_000, offset=number * 1000 + turn)
+            transfer.perform(request)
+            if request.buffer != BLOB[request.offset : request.offset + 50_000]:
+                wrong.append(request)
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert not wrong
+    assert len(server.seen) == 160
+
+
+def test_an_error_status_is_a_response_with_the_beginning_of_its_text(server, transfer):
+    server.script("/blob", scripted.status(503, {"Retry-After": "7"}, b"busy" * 5000))
+
+    response = transfer.perform(ask(server))
+
+    assert response.status == 503
+    assert response.headers["retry-after"] == "7"
+    assert response.body.startswith(b"busy")
+    assert len(response.body) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "received"),
+    [
+        (scripted.short_body(100), FailureKind.SHORT, 100),
+        (scripted.short_range(100), FailureKind.SHORT, 100),
+        (scripted.long_body(1), FailureKind.LONG, 0),
+        (scripted.wrong_range(1), FailureKind.RANGE, 0),
+        (scripted.whole_blob, FailureKind.RANGE, 0),
+        (scripted.hang_up, FailureKind.BROKEN, 0),
+        (scripted.reset, FailureKind.BROKEN, 0),
+        (scripted.raw(b"SSH-2.0-OpenSSH\r\n"), FailureKind.BROKEN, 0),
+        (scripted.status(206, {"Content-Range": "bytes x-y/z"}, b"a" * 1000), FailureKind.RANGE, 0),
+        (scripted.status(204), FailureKind.RANGE, 0),
+        (
+            scripted.status(
+                206, {"Content-Range": "bytes 300-1299/9", "Content-Encoding": "gzip"}, b"a" * 1000
+            ),
+            FailureKind.RANGE,
+            0,
+        ),
+    ],
+)
+def test_a_body_that_is_not_the_range_is_an_error(server, transfer, action, kind, received):
+    server.script("/blob", action)
+    request = ask(server)
+
+    error = failure(transfer, request)
+
+    assert (error.kind, error.received) == (kind, received)
+    assert request.buffer[:received] == BLOB[300 : 300 + received]
+    server.unscript()
+    assert transfer.perform(request).received == 1000
+
+
+def test_a_200_is_used_as_far_as_it_may_be_skipped(server, transfer):
+    server.script("/blob", scripted.whole_blob)
+    request = ask(server, skip_max=300)
+
+    assert transfer.perform(request).received == 1000
+    assert request.buffer == BLOB[300:1300]
+    assert failure(transfer, ask(server, skip_max=299)).kind is FailureKind.RANGE
+
+
+def test_a_server_that_hangs_or_trickles_meets_the_deadline(server, transfer):
+    server.script("/blob", scripted.hang, times=1)
+    assert failure(transfer, ask(server, timeout=0.2)).kind is FailureKind.TIMEOUT
+
+    server.script("/blob", scripted.trickle(10, 0.05), times=1)
+    assert failure(transfer, ask(server, timeout=0.3)).kind is FailureKind.TIMEOUT
+
+
+def test_nobody_there_is_unreachable(transfer):
+    with ScriptedServer() as server:
+        pass
+
+    assert failure(transfer, ask(server)).kind is FailureKind.UNREACHABLE
+
+
+def test_a_cancelled_call_gives_the_buffer_back_at_once(server, transfer):
+    server.script("/blob", scripted.hang)
+    request = ask(server)
+    call = transfer.submit(request)
+
+    call.cancel()
+
+    request.buffer.clear()  # not possible while somebody may write there
+    with pytest.raises(BackendError) as caught:
+        call.result()
+    assert caught.value.kind is FailureKind.CANCELLED
+
+
+def test_who_does_not_wait_is_called(server, transfer):
+    done = threading.Event()
+
+    call = transfer.submit(ask(server), on_done=lambda _: done.set())
+
+    assert done.wait(10)
+    assert call.result().status == 206
+
+
+def test_closing_ends_what_is_under_way_and_refuses_what_comes(server, transfer):
+    server.script("/blob", scripted.hang)
+    call = transfer.submit(ask(server))
+
+    transfer.close()
+
+    assert call.error.kind is FailureKind.CANCELLED
+    assert failure(transfer, ask(server)).kind is FailureKind.CANCELLED
+
+
+def test_a_body_in_memory_is_bounded(server, transfer):
+    response = transfer.perform(Request(f"{server.url}/blob", size=len(BLOB), timeout=10))
+    assert response.body == BLOB
+
+    error = failure(transfer, Request(f"{server.url}/blob", size=len(BLOB) - 1, timeout=10))
+    assert error.kind is FailureKind.LONG
+
+
+def test_what_cannot_be_a_request_is_told_without_its_headers(server, transfer):
+    error = failure(transfer, ask(server, headers=(("authorization", "secret\r\nx: y"),)))
+
+    assert error.kind is FailureKind.CONFIG
+    assert "secret" not in str(error)
+
+
+def test_urls_are_shown_without_query_and_password():
+    request = Request("http://me:secret@host/a/b?sig=secret#x", offset=5, size=10)
+
+    assert repr(request) == "<GET http://host/a/b bytes 5-14>"
+
+
+def test_head_and_post_go_by_the_same_way(server, transfer):
+    response = transfer.perform(Request(f"{server.url}/blob", "HEAD", timeout=10))
+    assert response.headers["content-length"] == str(len(BLOB))
+
+    server.script("/token", scripted.status(200, body=b"{}"))
+    transfer.perform(Request(f"{server.url}/token", "POST", body=b"a=b", timeout=10))
+    assert (server.seen[-1].method, server.seen[-1].body) == ("POST", b"a=b")
+
+
+def test_a_unix_socket(transfer, tmp_path):
+    with ScriptedServer({"/": BLOB}, unix_path=tmp_path / "s") as server:
+        request = Request(
+            "http://localhost/", buffer=bytearray(10), offset=1, unix_socket=str(tmp_path / "s")
+        )
+        transfer.perform(request)
+
+    assert request.buffer == BLOB[1:11]
+    assert server.seen[0].target == "/"
+
+
+def test_the_engine_is_shared_and_ends_with_its_last_user():
+    first, second = acquire_transfer(), acquire_transfer()
+    assert first is second
+
+    release_transfer()
+    call = first.submit(Request("http://127.0.0.1:1/", timeout=1))
+    assert call.wait(10)
+    release_transfer()
+
+    with pytest.raises(BackendError, match="closed"):
+        first.perform(Request("http://127.0.0.1:1/"))
