@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from nydusd.backend.latency import Latency
+from nydusd.backend.request import shown_url
 from nydusd.base.errors import BackendError
 
 if TYPE_CHECKING:
@@ -205,20 +206,24 @@ class Endpoints:
             for source in self._sources:
                 if not source.ping_url or now < source.next_check:
                     continue
-                if source is self._proxy:
-                    if now - self._last_request > self._pause_after:
-                        continue
-                elif source.available:
+                if source is not self._proxy and source.available:
                     continue
                 source.next_check = now + source.interval
+                if source is self._proxy and now - self._last_request > self._pause_after:
+                    continue
                 due.append(Check(source.route.number, source.ping_url, self._check_timeout))
         return due
 
     def seconds_to_check(self) -> float | None:
-        """When `due_checks` is to be asked again, from now; None when nothing can become due."""
+        """When `due_checks` is to be asked again, from now; None: not before something fails."""
+        now = self._clock()
         with self._lock:
-            intervals = [each.interval for each in self._sources if each.ping_url]
-            return min(intervals) if intervals else None
+            times = [
+                each.next_check
+                for each in self._sources
+                if each.ping_url and (each is self._proxy or not each.available)
+            ]
+            return max(0.0, min(times) - now) if times else None
 
     def checked(self, check: Check, status: int | None) -> bool:
         """A check came back with *status* (None: with nothing); true when that changed anything."""
@@ -271,12 +276,22 @@ class Endpoints:
             source.lost = 0
             source.slow_until = self._clock() + source.slow_s
 
-    def status(self) -> list[tuple[str, bool]]:
-        """Every source by its name and whether it is used now: for logs and the API."""
+    def names(self) -> list[str]:
+        """How every source is called in messages, by its number."""
+        return [
+            shown_url(each.route.base or each.route.proxy_url) or ORIGIN for each in self._sources
+        ]
+
+    def state(self, number: int) -> tuple[str, bool]:
+        """The kind of source *number*, and whether it is used now."""
         with self._lock:
-            return [
-                (f"{each.route.kind} {each.route.number}", each.available) for each in self._sources
-            ]
+            source = self._sources[number]
+            return source.route.kind, source.available
+
+    @property
+    def has_checks(self) -> bool:
+        """Whether there is any source that can be checked."""
+        return any(source.ping_url for source in self._sources)
 
     def _proxy_routes(self, proxy: _Source, now: float, *, prefetch: bool) -> list[Route]:
         headers = P2P_PREFETCH if prefetch else P2P_ON_DEMAND

@@ -94,8 +94,10 @@ def test_the_origin_is_never_left_out(mirrored):
 
 def test_a_mirror_is_checked_only_while_it_is_left_out(mirrored, clock):
     assert mirrored.due_checks() == []
+    assert mirrored.seconds_to_check() is None
     fail(mirrored, mirrored.routes()[1], 2)
     assert mirrored.due_checks() == []
+    assert mirrored.seconds_to_check() == 5.0
     clock.now += 5.0
     (check,) = mirrored.due_checks()
 
@@ -203,6 +205,7 @@ def test_a_proxy_is_not_pinged_while_nobody_reads(clock):
     clock.now += 61.0
     assert endpoints.due_checks() == []
     endpoints.routes()
+    clock.now += 5.0
 
     assert len(endpoints.due_checks()) == 1
 

@@ -7,7 +7,6 @@ they are what the fault matrix plays.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
 
 from tests.servers.scripted import Exchange, Gone, Play
 
@@ -16,6 +15,16 @@ def delay(exchange: Exchange, seconds: float = 0.3) -> None:
     """The right answer, late."""
     exchange.hang(seconds)
     exchange.server.respond(exchange)
+
+
+def delay_then(play: Play, seconds: float) -> Play:
+    """*play*, late."""
+
+    def run(exchange: Exchange) -> None:
+        exchange.hang(seconds)
+        play(exchange)
+
+    return run
 
 
 def stall(exchange: Exchange) -> None:
@@ -295,7 +304,7 @@ def always_close(exchange: Exchange) -> None:
     exchange.answer(206, exchange.part, Connection="close", **headers)
 
 
-def first(play: Play, times: int) -> Callable[[Exchange], None]:
+def first(play: Play, times: int) -> Play:
     """*play* for the first *times* requests, then the right answer."""
     left = [times]
 
