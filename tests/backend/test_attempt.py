@@ -13,7 +13,7 @@ from nydusd.base.errors import BackendError, FailureKind
 from nydusd.config.model import Connection, Mirror, Proxy
 from tests.servers import faults
 from tests.servers.forward_proxy import ForwardProxy
-from tests.servers.scripted import ScriptedServer
+from tests.servers.loopback import LoopbackServer
 
 DATA = bytes(range(256)) * 64
 TIMEOUT_S = 2.0
@@ -29,7 +29,7 @@ def transfer():
 @pytest.fixture
 def servers():
     """An origin and two mirrors."""
-    running = [ScriptedServer({"/blob": DATA}) for _ in range(3)]
+    running = [LoopbackServer({"/blob": DATA}) for _ in range(3)]
     for server in running:
         server.start()
     yield running

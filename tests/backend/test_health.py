@@ -11,7 +11,7 @@ from nydusd.backend.request import Tls
 from nydusd.backend.transfer import Transfer
 from nydusd.config.model import Connection, Mirror, Proxy
 from tests.servers import faults
-from tests.servers.scripted import ScriptedServer
+from tests.servers.loopback import LoopbackServer
 
 WAIT_S = 20
 
@@ -25,7 +25,7 @@ def transfer():
 
 @pytest.fixture
 def server():
-    with ScriptedServer({"/ping": b"pong"}) as running:
+    with LoopbackServer({"/ping": b"pong"}) as running:
         yield running
 
 

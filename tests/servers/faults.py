@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 
-from tests.servers.scripted import Exchange, Gone, Play
+from tests.servers.loopback import Exchange, Gone, Play
 
 
 def delay(exchange: Exchange, seconds: float = 0.3) -> None:

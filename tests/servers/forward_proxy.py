@@ -10,13 +10,13 @@ import http.client
 import threading
 from urllib.parse import urlsplit
 
-from tests.servers.scripted import Exchange, ScriptedServer
+from tests.servers.loopback import Exchange, LoopbackServer
 
 HOP_BY_HOP = {"connection", "proxy-connection", "proxy-authorization", "keep-alive"}
 ORIGIN_TIMEOUT_S = 10
 
 
-class ForwardProxy(ScriptedServer):
+class ForwardProxy(LoopbackServer):
     """`hits` and `misses` count what came from memory and what from an origin.
 
     *upstream* maps a netloc to another, where an origin is reached under a made-up name.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hmac
 
-from tests.servers.scripted import Exchange, ScriptedServer
+from tests.servers.loopback import Exchange, LoopbackServer
 
 
-class OssServer(ScriptedServer):
+class OssServer(LoopbackServer):
     """Serves the objects of *bucket*; paths are `/NAME`, the bucket stands in the host name."""
 
     def __init__(self, bucket: str, key_id: str, secret: str) -> None:

@@ -6,14 +6,14 @@ import pytest
 from tests.servers import faults
 from tests.servers.certificates import Authority
 from tests.servers.forward_proxy import ForwardProxy
-from tests.servers.scripted import ScriptedServer
+from tests.servers.loopback import LoopbackServer
 
 DATA = bytes(range(256)) * 40
 
 
 @pytest.fixture
 def server():
-    with ScriptedServer({"/blob": DATA}) as running:
+    with LoopbackServer({"/blob": DATA}) as running:
         yield running
 
 
@@ -62,7 +62,7 @@ def test_it_listens_on_the_same_port_after_a_stop(server):
 
 def test_it_speaks_tls_with_a_certificate_of_the_authority(tmp_path):
     authority = Authority(tmp_path)
-    with ScriptedServer({"/blob": DATA}, tls=authority.context("localhost")) as server:
+    with LoopbackServer({"/blob": DATA}, tls=authority.context("localhost")) as server:
         context = ssl.create_default_context(cafile=str(authority.file))
         connection = http.client.HTTPSConnection("localhost", server.port, context=context)
         connection.request("GET", "/blob")
