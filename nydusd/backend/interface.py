@@ -10,7 +10,11 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
+
+STREAM_PIECE_BYTES = 1 << 20
 
 
 class BlobReader(ABC):
@@ -27,6 +31,21 @@ class BlobReader(ABC):
         `BackendError` when not every byte could be had: the end of the blob inside the range is
         an error too. The content of *buffer* is undefined then.
         """
+
+    def stream(self, offset: int) -> Iterator[Buffer]:
+        """The bytes from *offset* to the end of the blob, in pieces as they come.
+
+        A piece is valid until the next one is asked for. `BackendError` when it breaks off; closing
+        the iterator gives up the rest. Backends with one request for all of it do better than
+        this, which asks for piece after piece.
+        """
+        size = self.size()
+        piece = bytearray(STREAM_PIECE_BYTES)
+        while offset < size:
+            part = memoryview(piece)[: size - offset]
+            self.read_into(part, offset)
+            yield part
+            offset += len(part)
 
     @abstractmethod
     def close(self) -> None:

@@ -37,6 +37,7 @@ RETRY_SECONDS = 1.0
 GIVE_WAY_SECONDS = 0.005  # between two looks whether readers still wait
 GIVE_WAY_LOOKS = 40  # then one request goes out all the same
 REQUEST_BYTES_MIN = 128 << 10
+STREAM_BURST_SECONDS = 2  # of the bandwidth may come at once in a stream
 SPANS_AT_A_TIME = 256
 SPAN_HOLE = 1
 
@@ -62,7 +63,8 @@ class Prefetcher:
     """Fills the cache of *device* as *config* says; nothing runs before `start`.
 
     *hinted*: spans to fetch first, in order, after each blob's own prefix; walked on a background
-    thread. *everything*: then all that is left (v6; for v5 *hinted* names every file).
+    thread. *everything*: then all that is left (v6; for v5 *hinted* names every file), which
+    `stream_prefetch` asks for too, in one request a blob.
     """
 
     def __init__(
@@ -89,11 +91,11 @@ class Prefetcher:
         self._retries = 0  # a lost update of two threads costs one retry more
         self._failed = False
         self._done = threading.Event()
-        self._bucket = (
-            TokenBucket(config.bandwidth_limit, max(BURST_BYTES, config.bandwidth_limit))
-            if config.bandwidth_limit
-            else None
-        )
+        self._streaming = config.stream_prefetch
+        self._bucket = self._stream_bucket = None
+        if rate := config.bandwidth_limit:
+            self._bucket = TokenBucket(rate, max(BURST_BYTES, rate))
+            self._stream_bucket = TokenBucket(rate, STREAM_BURST_SECONDS * rate)
         self._threads = [
             threading.Thread(target=self._run, name=f"prefetch-{number}", daemon=True)
             for number in range(max(config.threads, 1))
@@ -153,6 +155,10 @@ class Prefetcher:
             if blob.info.prefetch_size and blob.info.ci_compressed_size:
                 yield from self._runs(blob, blob.info.prefetch_size)
         yield from self._hinted_work(hinted)
+        if self._streaming:
+            for blob in self._blobs:
+                if blob.info.ci_compressed_size and self._try(partial(describe, blob)):
+                    yield partial(self._stream, blob)
         if everything:
             for blob in self._blobs:
                 if blob.info.ci_compressed_size:
@@ -178,6 +184,27 @@ class Prefetcher:
                 continue
             while batch := self._take_batch(run):
                 yield partial(fill_spans, blob, batch, self._batch_size)
+
+    def _stream(self, blob: CachedBlob) -> int:
+        """Have what is missing of *blob* in one request; it pays for its pieces by itself."""
+        from nydusd.cache.stream import stream_blob  # few mounts ask for it
+
+        began = time.monotonic()
+        size = stream_blob(blob, self._stop, self._may_go_on)
+        self._note(size, time.monotonic() - began)
+        if size:
+            logger.info(
+                "blob %s: %d bytes streamed, %d of %d chunks are here",
+                blob.info.blob_id,
+                size,
+                blob.chunks.ready_count(),
+                blob.chunks.count,
+            )
+        return 0
+
+    def _may_go_on(self, size: int) -> bool:
+        self._give_way()
+        return self._stream_bucket is None or self._stream_bucket.take(size, self._stop)
 
     def _take_batch(self, spans: Iterator[Span]) -> list[Span]:
         batch: list[Span] = []

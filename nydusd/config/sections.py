@@ -66,7 +66,7 @@ PREFETCH: Final = Section(
         Key("batch_size", SIZE, model.DEFAULT_BATCH_SIZE, v1="merging_size"),
         Key("bandwidth_limit", NUMBER, 0, v1="bandwidth_rate"),
         Key("prefetch_all", BOOL, default=False, v1_default=True),
-        Key("stream_prefetch", BOOL, default=False, later=True),
+        Key("stream_prefetch", BOOL, default=False),
     ),
     check=_check_prefetch,
 )

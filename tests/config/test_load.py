@@ -115,7 +115,6 @@ def test_what_is_no_configuration_is_an_error_that_says_why(text, problem):
         ("fs_prefetch", {"enable": True, "threads_count": 0}, "fs_prefetch.threads_count: 0 thr"),
         ("fs_prefetch", {"enable": True, "threads_count": 1025}, "threads_count: 1025 threads"),
         ("fs_prefetch", {"enable": True, "merging_size": 1 << 40}, "fs_prefetch.merging_size: "),
-        ("fs_prefetch.stream_prefetch", True, "stream_prefetch: is not in this version yet"),
         ("device.backend.type", "http-proxy", "unsupported backend type"),
         ("device.backend.type", "ftp", "device.backend.type: unsupported backend type"),
         ("device.backend.config", [], "device.backend.config: a list found, a table expected"),

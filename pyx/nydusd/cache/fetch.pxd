@@ -43,6 +43,8 @@ cdef class Fetch:
     # have the stored bytes of all that is wanted, and the plain ones of what is needed; raises
     # what the read gets
     cdef int get(self, uint64_t batch_size) except -1
+    # instead of `get`: the stored bytes at *offset* hold every chunk of the fetch, in whole
+    cdef int take_stored(self, uint64_t offset, bytearray stored) except -1
     cdef int decode_rest(self) except -1
     # write to the cache file and set the bits; whether all that is wanted is there now
     cdef bint keep(self) except -1
@@ -62,6 +64,7 @@ cdef class Fetch:
     cdef int get_range(self, const Range *wanted) except -1
     cdef int get_exactly(self, uint32_t first, uint32_t count) except -1
     cdef int read_range(self, const Range *wanted) except -1
+    cdef int take_range(self, const Range *wanted, bytearray raw) except -1
     cdef int lay_out(self, const Range *wanted) except -1
     cdef bint is_pending(self, uint32_t i) noexcept nogil
     cdef bint needs_room(self, uint32_t i) noexcept nogil

@@ -335,7 +335,6 @@ cdef class Fetch:
         return 0
 
     cdef int read_range(self, const Range *wanted) except -1:
-        cdef Range *grown
         cdef bytearray raw = PyByteArray_FromStringAndSize(NULL, wanted.size)
         self.blob.counters.add(COUNT_REQUESTS, 1)
         self.blob.counters.add(COUNT_BACKEND_BYTES, wanted.size)
@@ -343,7 +342,19 @@ cdef class Fetch:
             self.blob.counters.add(COUNT_PREFETCH_REQUESTS, 1)
             self.blob.counters.add(COUNT_PREFETCH_BYTES, wanted.size)
         self.blob.reader.read_into(raw, wanted.offset)
-        grown = <Range *>realloc(self.ranges, (self.range_count + 1) * sizeof(Range))
+        return self.take_range(wanted, raw)
+
+    cdef int take_stored(self, uint64_t offset, bytearray stored) except -1:
+        cdef Range whole
+        whole.offset = offset
+        whole.size = len(stored)
+        whole.first = 0
+        whole.count = self.count
+        return self.take_range(&whole, stored)
+
+    cdef int take_range(self, const Range *wanted, bytearray raw) except -1:
+        """Add what was had, *raw*, to the ranges, and give its chunks room."""
+        cdef Range *grown = <Range *>realloc(self.ranges, (self.range_count + 1) * sizeof(Range))
         if grown == NULL:
             raise MemoryError
         self.ranges = grown

@@ -105,3 +105,49 @@ def fill_spans(CachedBlob blob, list spans, uint64_t batch_size):
     finally:
         size = end(fetch)
     return size
+
+
+def first_missing(CachedBlob blob):
+    """Where the stored bytes of the first missing chunk of a blob with a CI array begin.
+
+    None: nothing is missing, or nothing can be filled. The CI array must be there.
+    """
+    cdef ChunkPlace place
+    cdef uint32_t index
+    if blob.meta is None or not blob.is_keeping():
+        return None
+    for index in range(blob.chunks.count):
+        if not blob.chunks.is_ready(index) and blob.meta.chunk(index, &place) == 0:
+            return place.compressed_offset
+    return None
+
+
+def fill_stored(CachedBlob blob, uint32_t first, uint64_t offset, bytearray stored):
+    """Keep the chunks from *first* on that lie whole in *stored*, the blob's bytes at *offset*.
+
+    `(chunk, offset)`: the first chunk that does not, and from where on its bytes are needed.
+    Chunks that begin before *offset*, are here, claimed, or broken in the image are passed over.
+    """
+    cdef Fetch fetch = Fetch(blob, prefetching=True)
+    cdef ChunkPlace place
+    cdef uint32_t index = first
+    cdef uint64_t limit = offset + <uint64_t>len(stored)
+    cdef uint64_t needed_from = limit
+    try:
+        blob.need_description()
+        while index < blob.chunks.count:
+            if blob.meta.chunk(index, &place) == 0 and blob.check_place(&place) == 0:
+                if place.compressed_offset + place.compressed_size > limit:
+                    needed_from = min(place.compressed_offset, limit)
+                    break
+                if place.compressed_offset >= offset:
+                    fetch.take_along(index, &place, NULL)
+            index += 1
+        fetch.sort()
+        if fetch.count > 0:
+            fetch.take_stored(offset, stored)
+            fetch.decode_rest()
+            fetch.keep()
+    finally:
+        end(fetch)
+    return index, max(needed_from, offset)
