@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from nydusd.base.errors import ConfigError, UnsupportedError
 
@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from nydusd.backend.interface import BlobBackend
     from nydusd.config.model import Backend
 
-NOT_YET = ("localdisk", "oss", "s3", "registry", "http-proxy")
+_Section = TypeVar("_Section")
+
+NOT_YET = ("localdisk", "oss", "s3", "registry")
+KNOWN = ("localfs", "http-proxy", *NOT_YET)
 
 
 def open_backend(config: Backend) -> BlobBackend:
@@ -22,11 +25,18 @@ def open_backend(config: Backend) -> BlobBackend:
     if config.type == "localfs":
         from nydusd.backend.localfs import LocalFsBackend
 
-        if config.localfs is None:
-            raise ConfigError("backend type localfs: its section `localfs` is missing")
-        return LocalFsBackend(config.localfs)
+        return LocalFsBackend(section(config.type, config.localfs))
+    if config.type == "http-proxy":
+        from nydusd.backend.http_proxy import HttpProxyBackend
+
+        return HttpProxyBackend(section(config.type, config.http_proxy))
     if config.type in NOT_YET:
         raise UnsupportedError(f"backend type {config.type} is not in this version yet")
-    raise ConfigError(
-        f"backend type {config.type!r} is not known; known: localfs, {', '.join(NOT_YET)}"
-    )
+    raise ConfigError(f"backend type {config.type!r} is not known; known: {', '.join(KNOWN)}")
+
+
+def section(kind: str, found: _Section | None) -> _Section:
+    """The section of the configuration that backend type *kind* needs; `ConfigError` without."""
+    if found is None:
+        raise ConfigError(f"backend type {kind}: its section `{kind}` is missing")
+    return found

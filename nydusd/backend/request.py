@@ -59,6 +59,8 @@ class Request(NamedTuple):
     unix_socket: str = ""
     # Bytes of a 200 that may be thrown away to get to *offset*, from servers without ranges.
     skip_max: int = 0
+    background: bool = False  # nobody waits for it
+    redirected: bool = False  # to a server that is not the backend's own: no mirror stands for it
 
     def __repr__(self) -> str:
         """Method, URL and range; no header, no secret."""
