@@ -33,6 +33,12 @@ class TokenBucket:
             stop.wait(STEP_SECONDS)
         return False
 
+    def charge(self, amount: int) -> None:
+        """Take *amount* tokens at once, as a debt where they are not there; waits for nothing."""
+        with self._lock:
+            self._fill()
+            self._tokens -= amount
+
     def _fill(self) -> None:
         now = time.monotonic()
         steps = int((now - self._filled) / STEP_SECONDS)

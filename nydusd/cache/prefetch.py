@@ -90,6 +90,7 @@ class Prefetcher:
         self._end_time = 0.0
         self._retries = 0  # a lost update of two threads costs one retry more
         self._failed = False
+        self._paid_for_readers = self._fetched_by_readers()
         self._done = threading.Event()
         self._streaming = config.stream_prefetch
         self._bucket = self._stream_bucket = None
@@ -204,7 +205,24 @@ class Prefetcher:
 
     def _may_go_on(self, size: int) -> bool:
         self._give_way()
-        return self._stream_bucket is None or self._stream_bucket.take(size, self._stop)
+        return self._pay(self._stream_bucket, size)
+
+    def _pay(self, bucket: TokenBucket | None, size: int) -> bool:
+        """Wait until the bandwidth allows *size* bytes; false when prefetch is to end.
+
+        What readers fetched in the meantime, who never wait for it, comes out of the same budget.
+        """
+        if bucket is None:
+            return True
+        with self._lock:
+            fetched = self._fetched_by_readers()
+            others, self._paid_for_readers = fetched - self._paid_for_readers, fetched
+        bucket.charge(others)
+        return bucket.take(size, self._stop)
+
+    def _fetched_by_readers(self) -> int:
+        counts = [blob.counters.snapshot() for blob in self._blobs]
+        return sum(count["backend_bytes"] - count["prefetch_bytes"] for count in counts)
 
     def _take_batch(self, spans: Iterator[Span]) -> list[Span]:
         batch: list[Span] = []
@@ -256,7 +274,7 @@ class Prefetcher:
                 self._stop.wait(RETRY_SECONDS)
             else:
                 self._note(size, time.monotonic() - began)
-                return self._bucket is None or self._bucket.take(size, self._stop)
+                return self._pay(self._bucket, size)
         return False
 
     def _note(self, size: int, seconds: float) -> None:

@@ -31,3 +31,15 @@ def test_a_stopped_bucket_gives_nothing():
     stop = threading.Event()
     stop.set()
     assert not TokenBucket(10, 10).take(1, stop)
+
+
+def test_a_charge_is_a_debt_that_the_next_one_waits_for():
+    bucket = TokenBucket(0, 10)
+    stop = threading.Event()
+    bucket.charge(50)
+    results = []
+    waiter = threading.Thread(target=lambda: results.append(bucket.take(1, stop)))
+    waiter.start()
+    stop.set()
+    waiter.join()
+    assert results == [False]

@@ -89,6 +89,24 @@ def test_progress_is_told_while_the_backend_hangs(tmp_path):
     filled.close()
 
 
+def test_what_readers_fetch_comes_out_of_the_bandwidth(tmp_path, monkeypatch):
+    monkeypatch.setattr("nydusd.cache.prefetch.BURST_BYTES", 0)
+    blob = blob_of(400)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    limit = blob.data_size // 2
+    config = CONFIG._replace(threads=1, bandwidth_limit=limit)
+    prefetcher = Prefetcher(filled, config, everything=True)
+    charged = []
+    monkeypatch.setattr(prefetcher._bucket, "charge", charged.append)
+    assert read_spans(filled, [blob.span(399)]) == blob.chunks[399]
+    prefetcher.start()
+    assert prefetcher.wait(20)
+    assert sum(charged) == 5000
+    prefetcher.close()
+    filled.close()
+
+
 @pytest.mark.parametrize("version", [5, 6])
 def test_hinted_spans_are_filled_and_nothing_else(tmp_path, version):
     blob = blob_of(50, version)
