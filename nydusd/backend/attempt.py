@@ -68,14 +68,14 @@ class Attempt:
         self._failure: BackendError | None = None
         self._refusal: Answer | None = None
 
-    def run(self, routes: list[Route]) -> Answer:
-        """The first answer that ends the read, of any status.
+    def run(self, routes: list[Route], *, hedged: bool = True) -> Answer:
+        """The first answer that ends the read, of any status; *hedged*: slow sources are helped.
 
         When there is none: what the last source answered, or `BackendError` of the last failure.
         """
         left = list(routes)
         while left:
-            answer = self._ask(left)
+            answer = self._ask(left, hedged=hedged)
             if answer is not None:
                 return answer
         if self._refusal is not None:
@@ -83,12 +83,14 @@ class Attempt:
         assert self._failure is not None
         raise self._failure
 
-    def _ask(self, left: list[Route]) -> Answer | None:
+    def _ask(self, left: list[Route], *, hedged: bool) -> Answer | None:
         """The answer of the first of *left*, or of the second if that is faster; both are taken."""
         first = self._begin(left.pop(0), hedge=False)
         legs = [first]
-        after = self._endpoints.hedge_after([first.route, *left[:1]], self._size)
-        if self._buffer is None or after is None:
+        after = None
+        if hedged and self._buffer is not None:
+            after = self._endpoints.hedge_after([first.route, *left[:1]], self._size)
+        if after is None:
             first.call.wait(self._limit(first))
             return self._settle(first, legs)
         if not first.call.wait(after) and self._endpoints.may_hedge():
@@ -120,6 +122,8 @@ class Attempt:
             response = leg.call.result()
         except BackendError as exc:
             self._failure = exc
+            if leg.spare is not None:
+                exc.received = 0  # of bytes that nobody has kept
             if exc.kind in NOT_A_SOURCE_S_FAULT:
                 self._cancel(legs)
                 raise

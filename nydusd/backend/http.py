@@ -9,19 +9,18 @@ rest. Any thread.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from nydusd.backend.interface import BlobBackend, BlobReader
 from nydusd.backend.localfs import check_blob_id
-from nydusd.backend.request import Request, Response, Tls
+from nydusd.backend.request import Request, Response
 from nydusd.backend.retry import RetryPolicy, retry_after_seconds
-from nydusd.backend.transfer import Transfer, acquire_transfer, release_transfer
+from nydusd.backend.senders import sender_for, tls_of
+from nydusd.backend.transfer import acquire_transfer, release_transfer
 from nydusd.base.errors import BackendError, FailureKind
 from nydusd.base.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from typing_extensions import Buffer
 
     from nydusd.config.model import Connection
@@ -36,35 +35,6 @@ NO_ANSWER_STATUS = {404, 408, 410, 425, 429}
 ERROR_CODE = re.compile(rb'"code"\s*:\s*"([A-Z_]{1,40})"|<Code>([A-Za-z]{1,40})</Code>')
 
 
-class Sender(Protocol):
-    """Who carries a request to one of the places that may answer it."""
-
-    def perform(self, request: Request) -> Response:
-        """The response, of any status; `BackendError` when nobody answered.
-
-        After an error nobody writes to the request's buffer any more; the first
-        `BackendError.received` bytes of it are good.
-        """
-
-    def close(self) -> None:
-        """End what runs in the background."""
-
-
-class DirectSender:
-    """Sends requests to where their URL says."""
-
-    def __init__(self, connection: Connection, transfer: Transfer) -> None:
-        del connection  # of interest to senders that know other places
-        self._transfer = transfer
-
-    def perform(self, request: Request) -> Response:
-        """The response of the server itself."""
-        return self._transfer.perform(request)
-
-    def close(self) -> None:
-        """Nothing runs."""
-
-
 def status_error(request: Request, response: Response) -> BackendError:
     """The error for a *response* that is not the bytes; it quotes no more than a code."""
     word = ERROR_CODE.search(response.body)
@@ -77,16 +47,10 @@ def status_error(request: Request, response: Response) -> BackendError:
     )
 
 
-def tls_of(connection: Connection) -> Tls:
-    """How *connection* checks its servers."""
-    return Tls(verify=not connection.skip_verify, ca_files=connection.ca_cert_files)
-
-
 class HttpBackend(BlobBackend):
     """A backend over HTTP; subclasses say where blobs are and how a request proves its right."""
 
-    # Where a request may go instead of its URL; `close` of the result is called once.
-    make_sender: Callable[[Connection, Transfer], Sender] = DirectSender
+    login = False  # whether the server may ask for credentials that come from elsewhere
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -94,7 +58,7 @@ class HttpBackend(BlobBackend):
         self.headers = (("user-agent", USER_AGENT), *connection.headers)
         self.retry = RetryPolicy(connection)
         self.transfer = acquire_transfer()
-        self.sender = type(self).make_sender(connection, self.transfer)
+        self.sender = sender_for(connection, self.transfer, login=self.login)
         self._closed = False
 
     def url(self, blob_id: str) -> str:

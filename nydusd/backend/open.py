@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 _Section = TypeVar("_Section")
 
-NOT_YET = ("localdisk", "oss", "s3", "registry")
-KNOWN = ("localfs", "http-proxy", *NOT_YET)
+NOT_YET = ("localdisk", "registry")
+KNOWN = ("localfs", "http-proxy", "oss", "s3", *NOT_YET)
 
 
 def open_backend(config: Backend) -> BlobBackend:
@@ -30,6 +30,14 @@ def open_backend(config: Backend) -> BlobBackend:
         from nydusd.backend.http_proxy import HttpProxyBackend
 
         return HttpProxyBackend(section(config.type, config.http_proxy))
+    if config.type == "oss":
+        from nydusd.backend.oss import OssBackend
+
+        return OssBackend(section(config.type, config.oss))
+    if config.type == "s3":
+        from nydusd.backend.s3 import S3Backend
+
+        return S3Backend(section(config.type, config.s3))
     if config.type in NOT_YET:
         raise UnsupportedError(f"backend type {config.type} is not in this version yet")
     raise ConfigError(f"backend type {config.type!r} is not known; known: {', '.join(KNOWN)}")

@@ -28,6 +28,7 @@ MOST_BATCH_BYTES: Final = 0x1000_0000
 MOST_THREADS: Final = 1024
 BACKEND_TYPES: Final = ("localfs", "localdisk", "oss", "s3", "registry", "http-proxy")
 MODES: Final = ("direct", "cached")
+SCHEMES: Final = ("https", "http")
 
 Problems = Iterator[tuple[str, str]]
 
@@ -161,9 +162,22 @@ LOCALDISK: Final = Section(
     (Key("device_path", TEXT, ""), Key("disable_gpt", BOOL, default=False)),
     no_effect=READ_AHEAD,
 )
+
+
+def _check_scheme(scheme: str) -> str:
+    return one_of(scheme, SCHEMES)
+
+
+def _check_endpoint(endpoint: str) -> str:
+    """An endpoint is a host, with a port perhaps: the scheme has a key of its own."""
+    if not endpoint or (not check_url(f"http://{endpoint}/") and "/" not in endpoint):
+        return ""
+    return "is not of the form name[:port]; the scheme has a key of its own"
+
+
 _STORAGE_KEYS: Final = (
-    Key("scheme", TEXT, "https"),
-    Key("endpoint", TEXT, "", required="12"),
+    Key("scheme", TEXT, "https", check=_check_scheme),
+    Key("endpoint", TEXT, "", required="12", check=_check_endpoint),
     Key("bucket_name", TEXT, "", required="12"),
     Key("object_prefix", TEXT, ""),
     Key("access_key_id", TEXT, "", secret=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from urllib.parse import unquote
 
 from tests.servers.loopback import Exchange, LoopbackServer
 
@@ -21,7 +22,7 @@ class OssServer(LoopbackServer):
         """The object to who signs for it, 403 with the service's code to anybody else."""
         request = exchange.request
         lines = [request.method, "", "", request.headers.get("date", "")]
-        resource = f"/{self.bucket}{request.path}"
+        resource = f"/{self.bucket}{unquote(request.path)}"
         digest = hmac.new(self.secret.encode(), "\n".join([*lines, resource]).encode(), "sha1")
         expected = f"OSS {self.key_id}:{base64.b64encode(digest.digest()).decode()}"
         given = request.headers.get("authorization", "")

@@ -1,0 +1,58 @@
+"""Who carries a request to a server: straight, or by way of mirrors and proxies.
+
+A backend over HTTP hands each request to its `Sender`, made from the connection's configuration by
+`sender_for`. Any thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from nydusd.backend.request import Tls
+
+if TYPE_CHECKING:
+    from nydusd.backend.request import Request, Response
+    from nydusd.backend.transfer import Transfer
+    from nydusd.config.model import Connection
+
+
+class Sender(Protocol):
+    """Who carries a request to one of the places that may answer it."""
+
+    def perform(self, request: Request) -> Response:
+        """The response, of any status; `BackendError` when nobody answered.
+
+        After an error nobody writes to the request's buffer any more; the first
+        `BackendError.received` bytes of it are good.
+        """
+
+    def close(self) -> None:
+        """End what runs in the background."""
+
+
+class DirectSender:
+    """Sends requests to where their URL says."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+
+    def perform(self, request: Request) -> Response:
+        """The response of the server itself."""
+        return self._transfer.perform(request)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def sender_for(connection: Connection, transfer: Transfer, *, login: bool = False) -> Sender:
+    """The sender that *connection* asks for; *login*: its server may want credentials."""
+    if connection.proxy.url or connection.mirrors:
+        from nydusd.backend.sources import SourcesSender  # few configurations need it
+
+        return SourcesSender(connection, transfer, tls_of(connection), login=login)
+    return DirectSender(transfer)
+
+
+def tls_of(connection: Connection) -> Tls:
+    """How *connection* checks its servers."""
+    return Tls(verify=not connection.skip_verify, ca_files=connection.ca_cert_files)

@@ -1,0 +1,70 @@
+"""Requests by way of a proxy or mirrors: `Endpoints` and `HealthChecks` of one backend at work.
+
+Any thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nydusd.backend.attempt import Attempt
+from nydusd.backend.endpoints import Endpoints, Route, origin_of
+from nydusd.backend.health import HealthChecks
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from nydusd.backend.request import Request, Response, Tls
+    from nydusd.backend.transfer import Transfer
+    from nydusd.config.model import Connection
+
+
+class SourcesSender:
+    """Sends requests by way of the proxy or the mirrors of a connection.
+
+    With *login* the server may want credentials: until a request carries some, or was answered
+    without, it goes past mirrors that do not pass authentication through.
+    """
+
+    def __init__(
+        self, connection: Connection, transfer: Transfer, tls: Tls, *, login: bool = False
+    ) -> None:
+        self.endpoints = Endpoints(connection)
+        self._transfer = transfer
+        self._health = HealthChecks(self.endpoints, transfer, tls)
+        self._open = not login  # credentials are not asked for
+        self._origin = ""  # scheme, host and port of the first request: the backend's own server
+        self._proxied = bool(connection.proxy.url)
+        self._health.start()
+
+    def perform(self, request: Request) -> Response:
+        """The response of the first source that has one; see `Attempt.run`.
+
+        What is for another server (a redirect leads there) has no mirrors.
+        """
+        origin = origin_of(request.url)
+        self._origin = self._origin or origin
+        if request.unix_socket or (origin != self._origin and not self._proxied):
+            return self._transfer.perform(request)
+        known = any(name.lower() == "authorization" for name, _ in request.headers)
+        routes = self.endpoints.routes(authorized=known or self._open, prefetch=request.background)
+
+        def make(route: Route, buffer: Buffer | None) -> Request:
+            return request._replace(
+                url=route.url(request.url),
+                headers=(*request.headers, *route.headers),
+                buffer=buffer,
+                proxy=route.proxy_url,
+            )
+
+        attempt = Attempt(
+            self._transfer, self.endpoints, make, request.buffer, self._health.left_out
+        )
+        answer = attempt.run(routes, hedged=not request.background)
+        if not known and answer.response.status < 400:
+            self._open = True
+        return answer.response
+
+    def close(self) -> None:
+        """End the health checks."""
+        self._health.close()
