@@ -40,7 +40,7 @@ if SANITIZE:
     CFLAGS.append(f"-fsanitize={SANITIZE}")
     LDFLAGS.append(f"-fsanitize={SANITIZE}")
 # Which C libraries a module calls, by the last part of its name.
-LIBRARIES = {"compression": ["lz4", "z"], "channel": ["fuse"]}
+LIBRARIES = {"compression": ["lz4", "z"], "channel": ["fuse"], "zran": ["isal"]}
 
 
 def include_dirs(stem: str) -> list[str]:

@@ -13,8 +13,8 @@ if [ "${1:-}" = --no-install ]; then
     shift
 fi
 
-packages="gcc libc6-dev pkg-config libfuse-dev liblz4-dev zlib1g-dev libssl-dev
-libcurl4-openssl-dev ca-certificates"
+packages="gcc libc6-dev pkg-config libfuse-dev liblz4-dev zlib1g-dev libisal-dev
+libssl-dev libcurl4-openssl-dev ca-certificates"
 # For mounts without root; the two packages exclude each other.
 if ! command -v fusermount3 >/dev/null && ! command -v fusermount >/dev/null; then
     packages="$packages fuse"

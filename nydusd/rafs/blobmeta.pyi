@@ -4,6 +4,7 @@ from typing_extensions import Buffer
 
 from nydusd.base.mapping import Mapping
 from nydusd.rafs.blobs import BlobInfo
+from nydusd.rafs.zran_table import ZranTable
 
 HEADER_SIZE: Final = 4096
 
@@ -28,5 +29,6 @@ class BlobMeta:
     contexts_offset: int
     contexts_size: int
     contexts_count: int
+    zran: ZranTable | None
     def __new__(cls, file: Mapping, blob: BlobInfo, header: Buffer | None = None) -> Self: ...
     def place(self, index: int) -> Place: ...

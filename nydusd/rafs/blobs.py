@@ -274,7 +274,6 @@ def _unsupported(blob: BlobInfo) -> str:
     kinds = {
         BlobFeature.EXTERNAL: "its data is in a foreign object (external)",
         BlobFeature.TARFS: "it is a tar file (tarfs)",
-        BlobFeature.ZRAN: "it is a gzip layer read at random (zran)",
         BlobFeature.BATCH: "it has batches of chunks (batch)",
         BlobFeature.ENCRYPTED: "it is encrypted (aes-128-xts)",
     }

@@ -105,7 +105,7 @@ def test_a_chunk_larger_than_the_image_allows_is_an_io_error() -> None:
         place(entry_v1(0, 4097, 0, 10), V1._replace(chunk_size=4096))
 
 
-@pytest.mark.parametrize("flag", [BATCH, ZRAN, ENCRYPTED])
+@pytest.mark.parametrize("flag", [BATCH, ENCRYPTED])
 def test_an_entry_of_a_kind_to_come_is_not_supported(flag: int) -> None:
     with raises(errno.ENOTSUP):
         place(entry_v2(0, 4096, 0, 10, flag | COMPRESSED))

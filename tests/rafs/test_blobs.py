@@ -65,7 +65,6 @@ def test_chunk_data_of_v5_ends_before_a_tar_header() -> None:
     [
         ({"features": ALIGNED | CAP | BlobFeature.BATCH}, "batch"),
         ({"features": ALIGNED | CAP | BlobFeature.ENCRYPTED}, "encrypted"),
-        ({"features": ALIGNED | CAP | BlobFeature.ZRAN}, "zran"),
         ({"features": CAP | BlobFeature.TARFS}, "tarfs"),
         ({"features": CAP | BlobFeature.EXTERNAL}, "external"),
         ({"compressor": Compressor.GZIP}, "eStargz"),

@@ -25,10 +25,13 @@ REFERENCE = [
     "v5-tiny",
     "v6-bigxattr",
     "v6-default",
+    "v6-estargz-ref",
+    "v6-merge-targz-ref",
     "v6-inline-toc-tiny",
     "v6-many-chunks",
     "v6-nodata",
     "v6-parent-oci",
+    "v6-targz-ref",
     "v6-tiny",
     "v6-wh-none",
 ]

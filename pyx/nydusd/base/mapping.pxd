@@ -12,6 +12,8 @@ cdef class Mapping:
     cdef int load_u16(self, uint64_t off, uint16_t *out) noexcept nogil
     cdef int load_u32(self, uint64_t off, uint32_t *out) noexcept nogil
     cdef int load_u64(self, uint64_t off, uint64_t *out) noexcept nogil
+    # *n* bytes at *off* are not needed soon: their pages are no longer resident memory
+    cdef void rest(self, uint64_t off, uint64_t n) noexcept nogil
     cdef void unmap(self) noexcept nogil
     # somebody shortened the file under the mapping: what was read may be zeros
     cdef bint is_damaged(self) noexcept nogil

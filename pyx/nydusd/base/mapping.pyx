@@ -19,7 +19,9 @@ from nydusd.base.errors import check
 cdef extern from "<sys/mman.h>" nogil:
     void *c_mmap "mmap"(void *, size_t, int, int, int, long)
     int c_munmap "munmap"(void *, size_t)
+    int madvise(void *, size_t, int)
     void *MAP_FAILED
+    int MADV_DONTNEED
     int PROT_READ, PROT_WRITE, MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED
 
 cdef extern from "<signal.h>" nogil:
@@ -52,6 +54,7 @@ cdef extern from *:
 cdef enum:
     GUARDS = 8192       # mappings guarded at a time; more are refused with ENFILE
     PAGE = 4096
+    FAULT_AROUND_BYTES = 1 << 16    # what one page fault of a file maps, at most
 
 # A row of the guard's table; the handler reads it, so every field is atomic.
 cdef struct Guard:
@@ -187,6 +190,15 @@ cdef class Mapping:
             return -EIO
         memcpy(out, p, sizeof(uint64_t))
         return 0
+
+    cdef void rest(self, uint64_t off, uint64_t n) noexcept nogil:
+        cdef uint64_t start = off - off % FAULT_AROUND_BYTES
+        cdef uint64_t end
+        if self.at(off, n) == NULL or n == 0:
+            return
+        end = (off + n + FAULT_AROUND_BYTES - 1) // FAULT_AROUND_BYTES * FAULT_AROUND_BYTES
+        end = min(end, (self.size + PAGE - 1) // PAGE * PAGE)
+        madvise(self.base + start, end - start, MADV_DONTNEED)
 
     cdef bint is_damaged(self) noexcept nogil:
         return self.guard >= 0 and guard_load(&guards[self.guard].damaged) != 0

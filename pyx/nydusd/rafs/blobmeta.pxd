@@ -2,6 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.base.mapping cimport Mapping
+from nydusd.rafs.zran_table cimport ZranTable
 
 cdef enum:
     CHUNK_ZRAN = 0x100              # of ChunkPlace.flags alone: a piece of a gzip stream
@@ -33,6 +34,7 @@ cdef class BlobMeta:
     cdef readonly uint64_t contexts_offset
     cdef readonly uint64_t contexts_size    # bytes, dictionaries included
     cdef readonly uint32_t contexts_count
+    cdef readonly ZranTable zran            # of a zran blob, else None
     cdef bint separate                      # data and meta in two files
 
     # 0; -EINVAL no such chunk; -EIO the entry is broken or the file was cut under the mapping;
@@ -40,3 +42,4 @@ cdef class BlobMeta:
     cdef int chunk(self, uint32_t index, ChunkPlace *out) noexcept nogil
     cdef int load_v1(self, uint32_t index, ChunkPlace *out) noexcept nogil
     cdef int load_v2(self, uint32_t index, ChunkPlace *out) noexcept nogil
+    cdef int load_zran(self, uint64_t data, ChunkPlace *out) noexcept nogil

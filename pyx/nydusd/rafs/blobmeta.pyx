@@ -18,6 +18,7 @@ from nydusd.rafs.ondisk_blob cimport (
     CI_V1_STORED_SIZE_HIGH_SHIFT, CI_V2_FLAGS_SHIFT, CI_V2_PLAIN_SIZE_SHIFT,
     CI_V2_STORED_SIZE_SHIFT, CI_ZRAN, CiEntryV1, CiEntryV2, CiHeader,
 )
+from nydusd.rafs.zran_table cimport ZranStretch, ZranTable
 
 from typing import NamedTuple
 
@@ -101,6 +102,9 @@ cdef class BlobMeta:
             self.contexts_count = found.contexts_count
         self.version2 = bool(blob.features & BlobFeature.CHUNK_INFO_V2)
         self.separate = bool(blob.features & BlobFeature.SEPARATE)
+        if blob.features & BlobFeature.ZRAN:
+            self.zran = ZranTable(file, self.contexts_offset, self.contexts_size,
+                                  self.contexts_count, blob.data_size)
         needed = blob.chunk_count * (CI_ENTRY_V2_SIZE if self.version2 else CI_ENTRY_V1_SIZE)
         if needed and file.at(0, needed) == NULL:
             raise BlobCorrupt(
@@ -159,7 +163,7 @@ cdef class BlobMeta:
         if entry == NULL:
             return -EIO
         flags = entry.plain >> CI_V2_FLAGS_SHIFT
-        if flags & (CI_BATCH | CI_ZRAN | CI_ENCRYPTED):
+        if flags & (CI_BATCH | CI_ENCRYPTED):
             return -ENOTSUP
         out.uncompressed_offset = <uint64_t><uint32_t>entry.plain << PLAIN_OFFSET_UNIT_BITS
         out.uncompressed_size = <uint32_t>(
@@ -171,11 +175,30 @@ cdef class BlobMeta:
         out.context_index = 0
         out.context_offset = 0
         out.context_size = 0
+        if flags & CI_ZRAN:
+            return self.load_zran(entry.data, out)
         if flags & CI_HAS_CRC:
             out.flags |= CHUNK_HAS_CRC
             out.crc32 = <uint32_t>entry.data
             if out.crc32 == 0:
                 return -EIO         # a writer leaves the flag away then
+        return 0
+
+    cdef int load_zran(self, uint64_t data, ChunkPlace *out) noexcept nogil:
+        """What the context in *data*, word 2 of an entry, says of its chunk."""
+        cdef ZranStretch unit
+        if self.zran is None or self.zran.stretch(<uint32_t>(data >> 32), &unit) != 0:
+            return -EIO
+        out.context_index = <uint32_t>(data >> 32)
+        out.context_offset = <uint32_t>data
+        out.context_size = unit.out_size
+        if out.context_offset > unit.out_size \
+                or out.uncompressed_size > unit.out_size - out.context_offset:
+            return -EIO
+        # The entry has the chunk's own stretch of the stream, where nothing can begin to inflate.
+        out.compressed_offset = unit.in_offset
+        out.compressed_size = unit.in_size
+        out.flags = CHUNK_COMPRESSED | CHUNK_ZRAN
         return 0
 
     def place(self, uint32_t index):
