@@ -14,6 +14,7 @@ from nydusd.base.errors import BootstrapError, NydusError
 from nydusd.daemon.errors import (
     AlreadyMounted,
     ConfigUnusable,
+    NoCounter,
     NotMounted,
     NotReady,
     NotSupported,
@@ -73,6 +74,8 @@ def as_api_error(exc: BaseException, outer: str) -> ApiError:
         return ApiError(503, f"{outer}(DaemonAbnormal(NotReady))")
     if isinstance(exc, NotSupported):
         return ApiError(501, f"{outer}(DaemonAbnormal(Unsupported))")
+    if isinstance(exc, NoCounter):
+        return no_counter(outer)
     if isinstance(exc, UpgradeFailed):
         return ApiError(500, f"{outer}(DaemonAbnormal(UpgradeManager({debug_text(str(exc))})))")
     text = inner_text(exc)

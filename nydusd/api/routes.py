@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nydusd.api import v1, v2
+from nydusd.api import metrics, v1, v2
 from nydusd.api.errors import BAD_REQUEST, NO_ROUTE, as_api_error, error_response
 from nydusd.api.http import Request, Response
 
@@ -32,12 +32,25 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("GET", "/api/v1/daemon"): Route(v1.get_daemon, "DaemonInfo"),
     ("PUT", "/api/v1/daemon"): Route(v1.configure_daemon, "Configure", body=True),
     ("PUT", "/api/v1/daemon/start"): Route(v1.start, "Configure", on_control=True),
-    ("PUT", "/api/v1/daemon/exit"): Route(v1.exit_daemon, "Configure", on_control=True),
+    ("PUT", "/api/v1/daemon/exit"): Route(v1.exit_daemon, "Configure"),
     ("PUT", "/api/v1/daemon/fuse/sendfd"): Route(v1.send_fd, "Upgrade", on_control=True),
     ("PUT", "/api/v1/daemon/fuse/takeover"): Route(v1.take_over, "Upgrade", on_control=True),
     ("POST", "/api/v1/mount"): Route(v1.mount, "Mount", body=True, on_control=True),
     ("PUT", "/api/v1/mount"): Route(v1.remount, "Mount", body=True, on_control=True),
     ("DELETE", "/api/v1/mount"): Route(v1.umount, "Mount", on_control=True),
+    ("GET", "/api/v1/daemon/events"): Route(v1.get_events, "Events"),
+    ("GET", "/api/v1/daemon/backend"): Route(v1.get_backend, "FsBackendInfo"),
+    ("GET", "/api/v1/config"): Route(v1.get_config, "GetConfig"),
+    ("PUT", "/api/v1/config"): Route(v1.put_config, "Configure", body=True),
+    ("PUT", "/api/v2/blobs"): Route(v2.put_blob, "CreateBlobObject", body=True),
+    ("DELETE", "/api/v2/blobs"): Route(v2.delete_blob, "DeleteBlobObject"),
+    ("GET", "/api/v2/blobs"): Route(v2.get_blob, "GetBlobObject", body=None),
+    ("GET", "/api/v1/metrics"): Route(metrics.get_global, "GlobalMetrics"),
+    ("GET", "/api/v1/metrics/files"): Route(metrics.get_files, "FsFilesMetrics"),
+    ("GET", "/api/v1/metrics/pattern"): Route(metrics.get_pattern, "Pattern"),
+    ("GET", "/api/v1/metrics/backend"): Route(metrics.get_backend, "BackendMetrics"),
+    ("GET", "/api/v1/metrics/blobcache"): Route(metrics.get_blobcache, "BlobcacheMetrics"),
+    ("GET", "/api/v1/metrics/inflight"): Route(metrics.get_inflight, "InflightMetrics"),
     ("GET", "/api/v2/daemon"): Route(v2.get_daemon, "DaemonInfo"),
     ("PUT", "/api/v2/daemon"): Route(v1.configure_daemon, "Configure", body=True),
 }

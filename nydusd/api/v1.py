@@ -9,8 +9,9 @@ from nydusd.api.body import field, optional_field, read_object, strings
 from nydusd.api.errors import ApiError, missing_query
 from nydusd.api.http import Request, Response
 from nydusd.base import log
-from nydusd.daemon.info import daemon_info
+from nydusd.daemon.info import daemon_info, superblock_info
 from nydusd.daemon.mount_request import MountRequest, make_request
+from nydusd.daemon.runtime_settings import UnknownSetting
 
 if TYPE_CHECKING:
     from nydusd.api.context import Context
@@ -39,6 +40,11 @@ def get_daemon(context: Context, _request: Request) -> Response:
     return json_response(daemon_info(context.daemon, with_mounts=True))
 
 
+def get_events(context: Context, _request: Request) -> Response:
+    """The last errors of the backends."""
+    return json_response(context.daemon.events.snapshot())
+
+
 def configure_daemon(_context: Context, request: Request) -> Response:
     """Change the log level."""
     fields = read_object(request.body)
@@ -46,6 +52,27 @@ def configure_daemon(_context: Context, request: Request) -> Response:
     try:
         log.set_level(level.lower())
     except ValueError as exc:
+        raise ApiError(500, "Configure(ResponsePayloadType)") from exc
+    return NOTHING
+
+
+def get_backend(context: Context, request: Request) -> Response:
+    """The superblock of one mount."""
+    return json_response(superblock_info(context.daemon, needed(request, "mountpoint")))
+
+
+def get_config(context: Context, request: Request) -> Response:
+    """What can be changed while it is mounted, and to what it is set; no secrets."""
+    return json_response(context.daemon.runtime_settings.shown(request.query.get("id")))
+
+
+def put_config(context: Context, request: Request) -> Response:
+    """Change credentials and addresses of a mount's backend."""
+    fields = read_object(request.body)
+    settings = {name: field(request.body, fields, name, str) for name in fields}
+    try:
+        context.daemon.runtime_settings.change(request.query.get("id", ""), settings)
+    except UnknownSetting as exc:
         raise ApiError(500, "Configure(ResponsePayloadType)") from exc
     return NOTHING
 

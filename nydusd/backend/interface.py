@@ -62,5 +62,12 @@ class BlobBackend(ABC):
         The caller closes it.
         """
 
+    def change_setting(self, name: str, value: str) -> bool:
+        """Take on a new *value* from the next request on; whether there is such a setting.
+
+        Names are those of the API: `registry_auth`, `proxy_url`, `dragonfly_scheduler_endpoint`.
+        """
+        return False
+
     def close(self) -> None:  # noqa: B027 - most backends hold nothing of their own
         """Give back what the backend holds beside its readers."""

@@ -136,6 +136,12 @@ class BlobPool:
         for thing in closing:
             thing.close()
 
+    def backend(self, config: Backend) -> BlobBackend:
+        """The backend of *config*, of which a device is open; borrowed while it is."""
+        with self._lock:
+            backend: BlobBackend = self._backends[config][0]
+            return backend
+
     def blobs(self) -> list[CachedBlob]:
         """The blobs that are open now."""
         with self._lock:

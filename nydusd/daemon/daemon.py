@@ -11,11 +11,14 @@ from functools import partial
 from typing import Protocol
 
 from nydusd.base.errors import MountError
+from nydusd.cache.metered import metered_opener
 from nydusd.cache.pool import BlobPool
 from nydusd.daemon.errors import NotReady, NotSupported
+from nydusd.daemon.events import Events
 from nydusd.daemon.mount_request import MountKind, MountRequest
 from nydusd.daemon.mounts import Mount, Mounts
 from nydusd.daemon.process import EndRequest
+from nydusd.daemon.runtime_settings import RuntimeSettings
 from nydusd.daemon.settings import Settings
 from nydusd.daemon.state import Event, State, StateMachine
 from nydusd.fs.vfs import Vfs
@@ -50,9 +53,11 @@ class Daemon:
         self.settings = settings
         self.machine = StateMachine()
         self.vfs = Vfs()
-        self.pool = BlobPool()
+        self.events = Events()
+        self.pool = BlobPool(metered_opener(self.events.record))
         self.mounts = Mounts(self.vfs, self.pool, start_time=time.time())
         self.upgrade: Transfers | None = None
+        self.runtime_settings = RuntimeSettings(self.mounts)
         self._end = end
         self._leaves_mount = False
         # With one image for life nothing depends on OPEN reaching the daemon; with mounts that come

@@ -45,5 +45,11 @@ class NotSupported(NydusError):
     errno = errno.ENOTSUP
 
 
+class NoCounter(NydusError):
+    """Nothing is counted under that name."""
+
+    errno = errno.ENOENT
+
+
 class UpgradeFailed(NydusError):
     """State and session could not be handed over; the message is what the API tells."""

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 from nydusd.base import version
 from nydusd.config.model import without_secrets
 from nydusd.config.v2 import to_v2_dict
-from nydusd.daemon.mount_request import MountKind
+from nydusd.daemon.errors import NotMounted, WrongMountKind
+from nydusd.daemon.mount_request import MountKind, normal_mountpoint
+from nydusd.rafs.superblock import describe_superblock
 
 if TYPE_CHECKING:
+    from nydusd.config.model import Config
     from nydusd.daemon.daemon import Daemon
     from nydusd.daemon.mounts import Mount
 
+# What the reference shows as null where it is not set.
+SECTIONS = {
+    "backend": ("type", "localdisk", "localfs", "oss", "s3", "registry", "http-proxy"),
+    "cache": ("filecache", "fscache"),
+}
 SHOWN_KINDS = {MountKind.RAFS: "Rafs", MountKind.PASSTHROUGH: "PassthroughFs"}
 
 
@@ -51,8 +59,28 @@ def mount_info(path: str, mount: Mount) -> dict[str, Any]:
         "backend_type": SHOWN_KINDS[mount.request.kind],
         "mountpoint": path,
         "mounted_time": shown_time(mount.mounted_ns),
-        "config": to_v2_dict(without_secrets(mount.request.config)) if is_image else None,
+        "config": shown_config(mount.request.config) if is_image else None,
     }
+
+
+def shown_config(config: Config) -> dict[str, Any]:
+    """*config* in version 2, without secrets; sections that are not there are null."""
+    shown = to_v2_dict(without_secrets(config))
+    shown.setdefault("overlay", None)
+    for name, kinds in SECTIONS.items():
+        if isinstance(shown.get(name), dict):
+            shown[name] = {**dict.fromkeys(kinds), **shown[name]}
+    return shown
+
+
+def superblock_info(daemon: Daemon, path: str) -> dict[str, Any]:
+    """The superblock of the image mounted at *path*; `NotMounted`, `WrongMountKind`."""
+    mount = daemon.mounts.list().get(normal_mountpoint(path))
+    if mount is None:
+        raise NotMounted(f"{path} is not mounted")
+    if mount.request.kind is not MountKind.RAFS:
+        raise WrongMountKind(f"{mount.request.mountpoint} shows no image")
+    return describe_superblock(mount.parts.bootstrap)
 
 
 def shown_time(nanoseconds: int) -> str:

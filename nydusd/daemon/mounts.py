@@ -11,7 +11,7 @@ import threading
 import time
 from contextlib import ExitStack
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nydusd.base.errors import ConfigError, MountError, UnsupportedError
 from nydusd.cache.device import Device
@@ -20,6 +20,7 @@ from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
 from nydusd.daemon.image_rules import image_problems
 from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
 from nydusd.fs.rafsfs import RafsFs
+from nydusd.fs.stats import FsStats
 from nydusd.fs.vfs import Vfs
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.hints import spans_to_prefetch, wants_everything
@@ -37,12 +38,20 @@ LOCK_SECONDS = 2.0  # at the end of the daemon, for a mount that hangs in its ba
 LOOK_SECONDS = 0.005
 
 
+class ChangeableBackend(Protocol):
+    """Where the image's data comes from, as far as a daemon cares."""
+
+    def change_setting(self, name: str, value: str) -> bool:
+        """Take on a new value; whether there is such a setting."""
+
+
 class Parts(NamedTuple):
     """What one mounted image is made of."""
 
     filesystem: RafsFs
     bootstrap: Bootstrap
     device: Device
+    backend: ChangeableBackend  # borrowed from the pool while the device is open
     prefetcher: "Prefetcher | None"
     undo: ExitStack  # closes them
 
@@ -148,12 +157,19 @@ class Mounts:
             start_time=self._start_time,
             enable_xattr=config.rafs.enable_xattr,
             batch_size=config.rafs.batch_size,
+            stats=FsStats(
+                bootstrap.inodes_count,
+                per_file=config.rafs.iostats_files,
+                access_pattern=config.rafs.access_pattern,
+                latest_read=config.rafs.latest_read_files,
+            ),
         )
         closes = ExitStack()
         closes.callback(device.close)
         if prefetcher is not None:
             closes.callback(prefetcher.close)
-        return Parts(filesystem, bootstrap, device, prefetcher, closes)
+        backend = self._pool.backend(config.backend)
+        return Parts(filesystem, bootstrap, device, backend, prefetcher, closes)
 
     def _prefetcher(
         self, request: MountRequest, bootstrap: Bootstrap, device: Device
@@ -182,6 +198,7 @@ class Mounts:
         mountpoint = normal_mountpoint(mountpoint)
         with self._lock:
             is_idle = self._umount(mountpoint, timeout)
+            logger.info("filesystem unmounted from %s", mountpoint)
             if is_idle:
                 self.tidy()
             return is_idle
@@ -193,9 +210,7 @@ class Mounts:
             raise NotMounted(f"{mountpoint} is not mounted")
         self._stop_prefetch(mount.parts)
         self._mounts = mounts
-        is_idle = self._vfs.umount(mountpoint, timeout, lambda: self._give_up(mount.parts))
-        logger.info("filesystem unmounted from %s", mountpoint)
-        return is_idle
+        return self._vfs.umount(mountpoint, timeout, lambda: self._give_up(mount.parts))
 
     def _stop_prefetch(self, parts: Parts) -> None:
         if parts.prefetcher is not None:
@@ -215,6 +230,13 @@ class Mounts:
             self._gone.remove(row)
             parts.undo.close()
         return busy > 0 or bool(self._gone)
+
+    def note_request(self, mountpoint: str, request: MountRequest) -> None:
+        """Let *request* stand for what is mounted at *mountpoint*, if anything still is."""
+        with self._lock:
+            mount = self._mounts.get(mountpoint)
+            if mount is not None:
+                self._mounts = {**self._mounts, mountpoint: mount._replace(request=request)}
 
     def list(self) -> dict[str, Mount]:
         """Mounts by their path, at this moment; waits for nobody, not to be changed."""

@@ -1,7 +1,9 @@
 from nydusd.fs.stat import Entry, Stat
+from nydusd.fs.stats import FsStats
 
 class Filesystem:
     root_ino: int
+    stats: FsStats | None
 
 class PyFilesystem(Filesystem):
     def set_root(self, root_ino: int) -> None: ...

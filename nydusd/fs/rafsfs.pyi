@@ -2,6 +2,7 @@ from typing import Self, final
 
 from nydusd.cache.device import Device
 from nydusd.fs.filesystem import Filesystem
+from nydusd.fs.stats import FsStats
 from nydusd.rafs.bootstrap import Bootstrap
 
 @final
@@ -14,4 +15,5 @@ class RafsFs(Filesystem):
         start_time: float,
         enable_xattr: bool = False,
         batch_size: int = 0,
+        stats: FsStats | None = None,
     ) -> Self: ...

@@ -24,6 +24,7 @@ from nydusd.fuse.server import Server
 
 logger = logging.getLogger("nydusd")
 
+FUSE_READ = 15  # the opcode
 NEGOTIATION_SECONDS = 10.0
 STOP_SECONDS = 5.0
 # A fetch that ends within it is answered with data, also when the daemon is asked to go.
@@ -212,6 +213,14 @@ class Session:
     def connection_id(self) -> int:
         """The number of the connection in /sys/fs/fuse/connections; -1 when it is not known."""
         return self._device
+
+    def in_flight(self) -> list[tuple[int, int, int, int]]:
+        """(node id, opcode, unique, seconds since the epoch) of every request not answered yet."""
+        waiting = [
+            (node_id, FUSE_READ, unique, since)
+            for node_id, unique, since in self._deferred.in_flight()
+        ]
+        return waiting + channel.in_flight()
 
     @property
     def waiting_reads(self) -> int:

@@ -20,6 +20,7 @@ cdef enum:
     COUNT_PREFETCH_BYTES = 6
     COUNT_KEPT_BYTES = 7    # written to the cache file
     COUNT_CORRUPT = 8       # chunks that did not pass their check
+    COUNT_KEPT_CHUNKS = 9   # made ready by this process
 
 cdef class CachedBlob:
     cdef readonly object info       # BlobInfo

@@ -50,7 +50,7 @@ logger = logging.getLogger("nydusd")
 
 COUNTER_NAMES = (
     "hits", "hit_bytes", "misses", "backend_requests", "backend_bytes", "prefetch_requests",
-    "prefetch_bytes", "kept_bytes", "corrupt_chunks",
+    "prefetch_bytes", "kept_bytes", "corrupt_chunks", "kept_chunks",
 )
 
 

@@ -20,7 +20,8 @@ from libc.string cimport memcpy, memset
 cimport cython
 
 from nydusd.cache.cached_blob cimport (
-    COUNT_BACKEND_BYTES, COUNT_KEPT_BYTES, COUNT_PREFETCH_BYTES, COUNT_PREFETCH_REQUESTS,
+    COUNT_BACKEND_BYTES, COUNT_KEPT_BYTES, COUNT_KEPT_CHUNKS,
+    COUNT_PREFETCH_BYTES, COUNT_PREFETCH_REQUESTS,
     COUNT_REQUESTS, CachedBlob,
 )
 from nydusd.cache.decode cimport Decoder
@@ -530,6 +531,7 @@ cdef class Fetch:
             self.blob.chunks.set_ready(self.chunks[i].index)    # data before bit
             self.chunks[i].state |= CHUNK_KEPT
         self.blob.counters.add(COUNT_KEPT_BYTES, size)
+        self.blob.counters.add(COUNT_KEPT_CHUNKS, end - start)
         return 0
 
     cdef const uint8_t *stored_bytes(self, const Chunk *chunk) except NULL:

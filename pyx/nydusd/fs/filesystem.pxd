@@ -3,9 +3,11 @@
 from nydusd.fs.op cimport (
     AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
 )
+from nydusd.fs.stats cimport FsStats
 
 cdef class Filesystem:
     cdef readonly unsigned long long root_ino
+    cdef readonly FsStats stats     # raised by the mount table; None: nothing is counted
     cdef int lookup(self, LookupOp *op) noexcept nogil
     cdef int getattr(self, AttrOp *op) noexcept nogil
     cdef int readlink(self, LinkOp *op) noexcept nogil

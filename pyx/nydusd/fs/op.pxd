@@ -48,6 +48,7 @@ cdef struct ReadOp:
     uint64_t handle
     uint64_t offset
     uint32_t size
+    int64_t began_ns        # when it came, monotonic; set by the mount table if it counts reads
     ReadTarget target
 
 cdef struct LinkOp:

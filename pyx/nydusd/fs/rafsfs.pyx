@@ -20,6 +20,7 @@ from nydusd.fs.filesystem cimport Filesystem
 from nydusd.fs.op cimport (
     OP_DONE, AttrOp, DirOp, LinkOp, ListedEntry, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
 )
+from nydusd.fs.stats cimport FsStats
 from nydusd.rafs.bootstrap cimport (
     SPAN_ROOM, Attributes, Bootstrap, ChunkSpan, DirEntry, XattrEntry,
 )
@@ -54,7 +55,7 @@ cdef class RafsFs(Filesystem):
 
     *start_time* (s since the epoch) stands for times that the image does not record. Attributes
     of *enable_xattr* images are listed whether or not the image says that it has some.
-    *batch_size*: bytes that a missing read may fetch along (v5).
+    *batch_size*: bytes that a missing read may fetch along (v5). *stats* counts what is asked.
     """
 
     cdef Bootstrap bootstrap
@@ -67,8 +68,9 @@ cdef class RafsFs(Filesystem):
     cdef uint64_t told_ms               # atomic; when the log was last told
 
     def __cinit__(self, Bootstrap bootstrap not None, Device device not None, *, double start_time,
-                  bint enable_xattr=False, uint64_t batch_size=0):
+                  bint enable_xattr=False, uint64_t batch_size=0, FsStats stats=None):
         self.bootstrap = bootstrap
+        self.stats = stats
         self.device = device
         self.start_time = <int64_t>start_time
         self.has_xattr = enable_xattr or bootstrap.flags & FLAG_HAS_XATTR != 0

@@ -20,6 +20,7 @@ cdef enum:
 # pointer to it for the moment in which it finds out that the slot has changed.
 cdef struct Mount:
     PyObject *filesystem        # owned by the table while the mount is in it or leaving
+    PyObject *stats             # FsStats, borrowed from the file system; NULL: not counted
     uint64_t base               # the slot's bits of its node ids
     uint64_t root_ino
     int64_t in_flight           # atomic; requests inside the file system
@@ -48,10 +49,14 @@ cdef class Vfs:
     cdef int readdir(self, DirOp *op) noexcept nogil
     cdef int xattr(self, XattrOp *op) noexcept nogil
     cdef int statfs(self, StatfsOp *op) noexcept nogil
-    # A read stays inside its file system (*mount*, NULL when it never entered) until `leave`: it
-    # may end later, on another thread.
+    # A read stays inside its file system (*mount*, NULL when it never entered) until `leave_read`:
+    # it may end later, on another thread. *rc*: 0, -errno, or what is not counted.
     cdef int read(self, ReadOp *op, Mount **mount) noexcept nogil
+    cdef void leave_read(self, Mount *mount, ReadOp *op, int rc) noexcept nogil
+    cdef void forget(self, uint64_t node_id, bint many) noexcept nogil
+
     cdef void leave(self, Mount *mount) noexcept nogil
+    cdef int done(self, Mount *mount, unsigned int fop, uint64_t ino, int rc) noexcept nogil
 
     cdef Mount *enter(self, uint64_t node_id, uint64_t *ino) noexcept nogil
     cdef Mount *enter_slot(self, uint32_t slot) noexcept nogil

@@ -17,7 +17,12 @@ from posix.unistd cimport usleep
 from nydusd.base.parking cimport monotonic_ms
 from nydusd.fs.filesystem cimport Filesystem
 from nydusd.fs.op cimport (
-    OP_DONE, AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+    OP_DONE, OP_UNKNOWN, AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+)
+from nydusd.fs.stats cimport (
+    FOP_BATCH_FORGET, FOP_FORGET, FOP_GETATTR, FOP_GETXATTR, FOP_LISTXATTR, FOP_LOOKUP, FOP_OPEN,
+    FOP_OPENDIR, FOP_READDIR, FOP_READDIRPLUS, FOP_READLINK, FOP_RELEASE, FOP_STATFS, FsStats,
+    monotonic_ns,
 )
 
 from nydusd.base.errors import MountError
@@ -133,6 +138,13 @@ cdef class Vfs:
         if mount != NULL:
             count_add(&mount.in_flight, -1)
 
+    cdef int done(self, Mount *mount, unsigned int fop, uint64_t ino, int rc) noexcept nogil:
+        """Count an operation that ended with *rc*, and leave its mount; *rc* itself."""
+        if mount.stats != NULL and rc != OP_UNKNOWN:
+            (<FsStats>mount.stats).count(fop, ino, rc)
+        self.leave(mount)
+        return rc
+
     cdef int cross(self, LookupOp *op, Mount *parent) noexcept nogil:
         """Turn the pseudo directory that a lookup found into the root mounted on it, if any."""
         cdef AttrOp root
@@ -169,8 +181,7 @@ cdef class Vfs:
                 rc = -EIO
             else:
                 op.child_id = op.attr.ino = mount.base | op.attr.ino
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_LOOKUP, op.ino, rc)
 
     cdef int getattr(self, AttrOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -179,8 +190,7 @@ cdef class Vfs:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).getattr(op)
         op.attr.ino |= mount.base
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_GETATTR, op.ino, rc)
 
     cdef int readlink(self, LinkOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -188,8 +198,7 @@ cdef class Vfs:
         if mount == NULL:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).readlink(op)
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_READLINK, op.ino, rc)
 
     cdef int open(self, OpenOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -197,8 +206,7 @@ cdef class Vfs:
         if mount == NULL:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).open(op)
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_OPENDIR if op.directory else FOP_OPEN, op.ino, rc)
 
     cdef int release(self, OpenOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -206,8 +214,10 @@ cdef class Vfs:
         if mount == NULL:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).release(op)
-        self.leave(mount)
-        return rc
+        if op.directory:        # nobody counts it
+            self.leave(mount)
+            return rc
+        return self.done(mount, FOP_RELEASE, op.ino, rc)
 
     cdef int readdir(self, DirOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -216,8 +226,7 @@ cdef class Vfs:
             return -ENOENT
         op.node_base = mount.base
         rc = (<Filesystem>mount.filesystem).readdir(op)
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_READDIRPLUS if op.plus else FOP_READDIR, op.ino, rc)
 
     cdef int xattr(self, XattrOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -225,8 +234,7 @@ cdef class Vfs:
         if mount == NULL:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).xattr(op)
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_LISTXATTR if op.name == NULL else FOP_GETXATTR, op.ino, rc)
 
     cdef int statfs(self, StatfsOp *op) noexcept nogil:
         cdef Mount *mount = self.enter(op.node_id, &op.ino)
@@ -234,14 +242,28 @@ cdef class Vfs:
         if mount == NULL:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).statfs(op)
-        self.leave(mount)
-        return rc
+        return self.done(mount, FOP_STATFS, op.ino, rc)
 
     cdef int read(self, ReadOp *op, Mount **mount) noexcept nogil:
         mount[0] = self.enter(op.node_id, &op.ino)
         if mount[0] == NULL:
             return -ENOENT
+        if mount[0].stats != NULL:
+            op.began_ns = monotonic_ns()
         return (<Filesystem>mount[0].filesystem).read(op)
+
+    cdef void leave_read(self, Mount *mount, ReadOp *op, int rc) noexcept nogil:
+        if mount != NULL and mount.stats != NULL and rc <= 0:
+            (<FsStats>mount.stats).count_read(op.ino, op.size, op.target.length,
+                                              monotonic_ns() - op.began_ns, rc)
+        self.leave(mount)
+
+    cdef void forget(self, uint64_t node_id, bint many) noexcept nogil:
+        """Count that the kernel has dropped *node_id*: nothing here depends on it."""
+        cdef uint64_t ino = 0
+        cdef Mount *mount = self.enter(node_id, &ino)
+        if mount != NULL:
+            self.done(mount, FOP_BATCH_FORGET if many else FOP_FORGET, ino, 0)
 
     # ---------------------------------------------------------------- mounts
 
@@ -259,7 +281,7 @@ cdef class Vfs:
     cdef int put_free(self, Mount *mount) except -1:
         """Let go of the file system of an idle mount."""
         cdef PyObject *filesystem = mount.filesystem
-        mount.filesystem = NULL
+        mount.filesystem = mount.stats = NULL
         mount.next = self.free
         self.free = mount
         Py_XDECREF(filesystem)
@@ -339,6 +361,7 @@ cdef class Vfs:
         cdef Mount *mount = self.take_free()
         Py_INCREF(filesystem)
         mount.filesystem = <PyObject *>filesystem
+        mount.stats = NULL if filesystem.stats is None else <PyObject *>filesystem.stats
         mount.root_ino = filesystem.root_ino
         mount.base = base_of(slot)
         mount.slot = slot

@@ -12,13 +12,15 @@ import time
 
 from libc.errno cimport EAGAIN, EINTR, ENOENT, ENOMEM, errno
 from libc.signal cimport SIG_DFL, SIG_IGN, SIGUSR1
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from posix.unistd cimport read as c_read, usleep
 
 from nydusd.fs.op cimport iovec
-from nydusd.fuse.reply cimport ReplyPort, Room, free_room, new_room, notify, send_to_device
+from nydusd.fuse.reply cimport (
+    ReplyPort, Room, free_room, new_room, noted_request, notify, send_to_device,
+)
 from nydusd.fuse.server cimport LEFT_TO_HANDLERS, Server
 from nydusd.fuse.wire cimport (
     FUSE_INIT, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_RESEND, InHeader,
@@ -130,6 +132,7 @@ cdef enum:
     LIBFUSE_READY = 2
     LIBFUSE_MINOR = 19          # libfuse 2.9 knows no later protocol
     POLL_MS = 1000
+    WORKERS_MAX = 1024          # as many as the command line allows
 
 cdef uint64_t MADE_UP_UNIQUE = (1ULL << 62) + 1     # the kernel's are even
 
@@ -390,6 +393,23 @@ def stop_workers(double timeout):
         if time.monotonic() >= deadline:
             return False
         pause_us = min(pause_us * 2, 5000)
+
+
+def in_flight():
+    """(node id, opcode, unique, seconds since the epoch) of the requests that workers answer."""
+    cdef uint64_t[4 * WORKERS_MAX] rows
+    cdef Worker *worker
+    cdef int count = 0, i
+    with nogil:
+        pthread_mutex_lock(&workers_lock)
+        worker = session.workers
+        while worker != NULL and count < WORKERS_MAX:
+            i = 4 * count
+            count += noted_request(worker.room, &rows[i + 2], &rows[i], &rows[i + 1],
+                                   <int64_t *>&rows[i + 3])
+            worker = worker.next
+        pthread_mutex_unlock(&workers_lock)
+    return [(rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]) for i in range(count)]
 
 
 def end_code():

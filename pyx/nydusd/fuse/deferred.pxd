@@ -26,6 +26,9 @@ cdef struct Waiting:
     Waiting *next           # of the queue; guarded by the lock
     Waiting **run_link      # what points at it in the list of those that run; guarded by the lock
     Waiting *run_next       # guarded by the lock
+    int64_t since           # when it came, seconds since the epoch
+    Waiting **all_link      # what points at it in the list of all; guarded by the lock
+    Waiting *all_next       # guarded by the lock
 
 cdef class DeferredReads:
     cdef Vfs vfs
@@ -34,6 +37,7 @@ cdef class DeferredReads:
     cdef Waiting *first             # guarded by lock
     cdef Waiting **last             # guarded by lock
     cdef Waiting *running           # guarded by lock
+    cdef Waiting *all               # guarded by lock; taken and not finished
     cdef uint64_t parkings          # guarded by lock
     cdef int idle                   # guarded by lock
     cdef int count                  # guarded by lock; threads
@@ -49,6 +53,7 @@ cdef class DeferredReads:
     cdef int defer(self, const ReadOp *op, int result, Mount *mount, const ReplyPort *port,
                    uint64_t unique) noexcept nogil
 
+    cdef void list_entry(self, Waiting *entry) noexcept nogil
     cdef void queue(self, Waiting *entry) noexcept nogil
     cdef void park_or_queue(self, Waiting *entry) noexcept nogil
     cdef Waiting *take(self) noexcept nogil
@@ -57,6 +62,7 @@ cdef class DeferredReads:
     cdef void run(self, Waiting *entry) noexcept nogil
     cdef int step(self, Waiting *entry) noexcept nogil
     cdef int answer(self, Waiting *entry, int32_t code) noexcept nogil
-    cdef void finish(self, Waiting *entry) noexcept nogil
+    # *rc*: 0, -errno, or what is not counted
+    cdef void finish(self, Waiting *entry, int rc) noexcept nogil
     cdef void unlist(self, Waiting *entry) noexcept nogil
     cdef void end_queue(self, int code) noexcept nogil

@@ -13,7 +13,7 @@ import time
 from libc.errno cimport EIO, ENOMEM, ENOSYS, ETIMEDOUT
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 import cython
 
@@ -61,9 +61,17 @@ cdef enum:
     IDLE_MS = 10000             # a thread beyond the first ends after it
     PATIENT_ROUNDS = 64         # of "look again" before a read fetches whatever others have claimed
     LAST_ROUND = 128            # and before it is given up
+    IN_FLIGHT_MAX = 4096        # reads that are told to whoever asks
     # of stop_code, which else is -errno
     DROPPED = 1                 # what is left stays unanswered
     NOT_STOPPING = 2
+
+# A read that is under way, as it is told.
+cdef struct InFlight:
+    uint64_t node_id
+    uint64_t unique
+    int64_t since
+
 
 cdef void on_resume(Parked *parked) noexcept nogil:
     cdef Waiting *entry = <Waiting *>parked
@@ -110,11 +118,25 @@ cdef class DeferredReads:
         entry.owner = <void *>self
         entry.parked.resume = on_resume
         int_add(&self.outstanding, 1)
+        self.list_entry(entry)
         if result == READ_CLAIMED:
             self.park_or_queue(entry)
         else:
             self.queue(entry)
         return 0
+
+    cdef void list_entry(self, Waiting *entry) noexcept nogil:
+        """Put *entry* into the list of all."""
+        cdef timespec now
+        clock_gettime(CLOCK_REALTIME, &now)
+        entry.since = now.tv_sec
+        pthread_mutex_lock(&self.lock)
+        entry.all_next = self.all
+        if self.all != NULL:
+            self.all.all_link = &entry.all_next
+        self.all = entry
+        entry.all_link = &self.all
+        pthread_mutex_unlock(&self.lock)
 
     cdef void queue(self, Waiting *entry) noexcept nogil:
         """Hand *entry* to the pool; when that has stopped, it ends here."""
@@ -129,7 +151,7 @@ cdef class DeferredReads:
         pthread_mutex_unlock(&self.lock)
         if code != NOT_STOPPING:
             self.answer(entry, code)
-            self.finish(entry)
+            self.finish(entry, code)
 
     cdef void park_or_queue(self, Waiting *entry) noexcept nogil:
         """Let *entry* wait for the counter of its target, or look again when that has moved."""
@@ -174,9 +196,14 @@ cdef class DeferredReads:
             entry.run_link = NULL
         pthread_mutex_unlock(&self.lock)
 
-    cdef void finish(self, Waiting *entry) noexcept nogil:
+    cdef void finish(self, Waiting *entry, int rc) noexcept nogil:
         self.unlist(entry)
-        self.vfs.leave(entry.mount)
+        pthread_mutex_lock(&self.lock)
+        entry.all_link[0] = entry.all_next
+        if entry.all_next != NULL:
+            entry.all_next.all_link = entry.all_link
+        pthread_mutex_unlock(&self.lock)
+        self.vfs.leave_read(entry.mount, &entry.op, rc)
         free(entry)
         int_add(&self.outstanding, -1)
 
@@ -303,8 +330,9 @@ cdef class DeferredReads:
             if rc == READ_DONE:
                 self.answer(entry, 0)
             elif rc != READ_ANSWERED:
-                self.answer(entry, rc if rc < 0 else -ENOSYS)
-            self.finish(entry)
+                rc = rc if rc < 0 else -ENOSYS
+                self.answer(entry, rc)
+            self.finish(entry, min(rc, 0))
             return
 
     cdef int step(self, Waiting *entry) noexcept nogil:
@@ -362,7 +390,7 @@ cdef class DeferredReads:
         while entry != NULL:
             following = entry.next
             self.answer(entry, code)
-            self.finish(entry)
+            self.finish(entry, code)
             entry = following
         resume_expired(INT64_MAX)       # the parked ones come to `queue`, which ends them
         pthread_mutex_lock(&self.lock)
@@ -371,6 +399,31 @@ cdef class DeferredReads:
             self.answer(entry, code)
             entry = entry.run_next
         pthread_mutex_unlock(&self.lock)
+
+    def in_flight(self):
+        """(node id, unique, seconds since the epoch) of every read that is taken and not finished.
+
+        At most `IN_FLIGHT_MAX`.
+        """
+        cdef InFlight *found = <InFlight *>calloc(IN_FLIGHT_MAX, sizeof(InFlight))
+        cdef Waiting *entry
+        cdef int count = 0, i
+        if found == NULL:
+            raise MemoryError
+        with nogil:
+            pthread_mutex_lock(&self.lock)
+            entry = self.all
+            while entry != NULL and count < IN_FLIGHT_MAX:
+                found[count].node_id = entry.op.node_id
+                found[count].unique = entry.unique
+                found[count].since = entry.since
+                count += 1
+                entry = entry.all_next
+            pthread_mutex_unlock(&self.lock)
+        try:
+            return [(found[i].node_id, found[i].unique, found[i].since) for i in range(count)]
+        finally:
+            free(found)
 
     @property
     def waiting(self):

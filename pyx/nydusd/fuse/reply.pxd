@@ -1,5 +1,5 @@
 # Where the answers of a connection go.
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from nydusd.fs.op cimport SPAN_ROOM, iovec
 
@@ -11,9 +11,20 @@ cdef struct Room:
     iovec iov[SPAN_ROOM + 1]    # [0] is for the header
     uint8_t *buf                # owned; REPLY_BYTES, memory only where it was used
     bint has_permit             # its thread may take requests (fuse/permits)
+    # The request that is being answered, for whoever wants to know what hangs; atomic.
+    uint64_t unique             # 0 = none
+    uint64_t node_id
+    uint64_t opcode
+    int64_t since               # seconds since the epoch
 
 cdef Room *new_room() noexcept nogil        # NULL = no memory
 cdef void free_room(Room *room) noexcept nogil
+# *unique* 0: the room's thread answers nothing any more
+cdef void note_request(Room *room, uint64_t unique, uint64_t node_id,
+                       uint32_t opcode) noexcept nogil
+# False when the room's thread answers nothing
+cdef bint noted_request(Room *room, uint64_t *unique, uint64_t *node_id, uint64_t *opcode,
+                        int64_t *since) noexcept nogil
 
 cdef struct ReplyPort:
     int fd                  # borrowed from the carrier

@@ -5,13 +5,26 @@ Knows no operation. The kernel forgets a request that was interrupted or whose c
 """
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from nydusd.fs.op cimport iovec
 from nydusd.fuse.wire cimport OutHeader
 
+
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline void room_store(uint64_t *p, uint64_t v)
+        { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline uint64_t room_load(uint64_t *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline int64_t coarse_seconds(void)
+        { struct timespec now; clock_gettime(CLOCK_REALTIME_COARSE, &now); return now.tv_sec; }
+    """
+    void room_store(uint64_t *, uint64_t) noexcept nogil
+    uint64_t room_load(uint64_t *) noexcept nogil
+    int64_t coarse_seconds() noexcept nogil
 
 cdef extern from "<sys/uio.h>" nogil:
     ssize_t writev(int, const iovec *, int)
@@ -27,6 +40,7 @@ cdef Room *new_room() noexcept nogil:
     cdef Room *room = <Room *>malloc(sizeof(Room))
     if room != NULL:
         room.has_permit = False
+        room.unique = 0
         room.buf = <uint8_t *>malloc(REPLY_BYTES)
         if room.buf == NULL:
             free(room)
@@ -38,6 +52,25 @@ cdef void free_room(Room *room) noexcept nogil:
     if room != NULL:
         free(room.buf)
         free(room)
+
+
+cdef void note_request(Room *room, uint64_t unique, uint64_t node_id,
+                       uint32_t opcode) noexcept nogil:
+    if unique != 0:
+        room.node_id = node_id
+        room.opcode = opcode
+        room.since = coarse_seconds()
+    room_store(&room.unique, unique)
+
+
+cdef bint noted_request(Room *room, uint64_t *unique, uint64_t *node_id, uint64_t *opcode,
+                        int64_t *since) noexcept nogil:
+    unique[0] = room_load(&room.unique)
+    node_id[0] = room.node_id
+    opcode[0] = room.opcode
+    since[0] = room.since
+    # what was read in the midst of a change is of no request
+    return unique[0] != 0 and room_load(&room.unique) == unique[0]
 
 
 cdef int send_to_device(const ReplyPort *port, const iovec *iov, int count) noexcept nogil:

@@ -19,8 +19,8 @@ from nydusd.fs.vfs cimport Mount, Vfs
 from nydusd.fuse.deferred cimport DeferredReads
 from nydusd.fuse.permits cimport Permits, waits_for_disk
 from nydusd.fuse.reply cimport (
-    REPLY_BYTES, ReplyPort, Room, free_room, new_room, reply_data, reply_error, reply_gathered,
-    send_to_device,
+    REPLY_BYTES, ReplyPort, Room, free_room, new_room, note_request, reply_data, reply_error,
+    reply_gathered, send_to_device,
 )
 from nydusd.fuse.wire cimport (
     FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FUSE_BATCH_FORGET, FUSE_CREATE, FUSE_DESTROY, FUSE_FORGET,
@@ -55,6 +55,7 @@ cdef enum:
     MAX_WRITE = 1 << 20
     MAX_PAGES = 256
     BLOCK_SIZE = 4096
+    BATCH_FORGET_HEAD = 8       # bytes before the nodes (count and padding)
     # Reads copied after one that could not be sent from a mapping: the file behind it was cut, and
     # the kernel has answered that read with EIO itself.
     COPIED_READS = 4096
@@ -187,6 +188,16 @@ cdef bint is_for_handlers(uint32_t opcode) noexcept nogil:
         FUSE_LINK, FUSE_WRITE, FUSE_SETXATTR, FUSE_REMOVEXATTR, FUSE_CREATE)
 
 
+cdef uint64_t forgotten_node(const Call *call) noexcept nogil:
+    """The (first) node of FORGET or BATCH_FORGET; 0 when there is none."""
+    cdef uint64_t node_id = 0
+    if call.header.opcode == FUSE_FORGET:
+        return call.header.node_id
+    if call.arg_len >= BATCH_FORGET_HEAD + sizeof(uint64_t):
+        memcpy(&node_id, call.arg + BATCH_FORGET_HEAD, sizeof(uint64_t))
+    return node_id
+
+
 @cython.final
 cdef class Server:
     """Serves *vfs*; reads that must wait go to *deferred*.
@@ -212,6 +223,7 @@ cdef class Server:
         call.port = port
         call.room = room
         memcpy(&call.header, request, sizeof(InHeader))
+        note_request(room, call.header.unique, call.header.node_id, call.header.opcode)
         call.arg = request + sizeof(InHeader)
         call.arg_len = size - sizeof(InHeader)
         extensions = <size_t>call.header.total_extlen * 8
@@ -220,11 +232,10 @@ cdef class Server:
         else:
             call.arg_len -= extensions
             rc = self.dispatch(&call)
-        if rc == LEFT_TO_HANDLERS:
-            return LEFT_TO_HANDLERS
-        if rc != ANSWERED:
+        if rc != LEFT_TO_HANDLERS and rc != ANSWERED:
             reply_error(port, call.header.unique, -ENOSYS if rc == OP_UNKNOWN else rc)
-        return SERVED
+        note_request(room, 0, 0, 0)
+        return LEFT_TO_HANDLERS if rc == LEFT_TO_HANDLERS else SERVED
 
     cdef int dispatch(self, Call *call) noexcept nogil:
         """ANSWERED, LEFT_TO_HANDLERS, or the code of an answer without data."""
@@ -240,6 +251,7 @@ cdef class Server:
         elif opcode == FUSE_READDIR:
             return self.readdir(call, False)
         elif opcode == FUSE_FORGET or opcode == FUSE_BATCH_FORGET:
+            self.vfs.forget(forgotten_node(call), opcode == FUSE_BATCH_FORGET)
             return ANSWERED     # inodes are the image's: there is nothing to forget
         elif opcode == FUSE_OPEN:
             return self.open(call, False)
@@ -437,12 +449,13 @@ cdef class Server:
             if reply_gathered(call.port, call.header.unique, call.room.iov, op.target.iov_count,
                               op.target.length) == -EFAULT:
                 flag_store(&self.copying, COPIED_READS)
-            rc = ANSWERED
-        elif rc == READ_MISSING or rc == READ_CLAIMED:
+            self.vfs.leave_read(mount, &op, 0)
+            return ANSWERED
+        if rc == READ_MISSING or rc == READ_CLAIMED:
             rc = self.deferred.defer(&op, rc, mount, call.port, call.header.unique)
             if rc == 0:
                 return ANSWERED     # the mount is left when the read has ended
-        self.vfs.leave(mount)
+        self.vfs.leave_read(mount, &op, rc)
         return rc
 
     cdef int readdir(self, Call *call, bint plus) noexcept nogil:

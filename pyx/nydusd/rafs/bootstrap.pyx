@@ -96,6 +96,10 @@ cdef class Bootstrap:
         count[0] = 0
         return 0
 
+    def read_file(self, uint64_t off, size_t n):
+        """*n* bytes of the bootstrap at *off*; `OSError` past its end."""
+        return self.file.read(off, n)
+
     def stat(self, uint64_t ino):
         """Attributes of *ino*."""
         cdef Attributes got
