@@ -56,10 +56,12 @@ TLS = {
     pycurl.E_SSL_ISSUER_ERROR,
 }
 # Part of OpenSSL's or libcurl's words -> what to do about it.
+NO_TLS_THERE = "the server does not speak TLS there"
 TLS_ADVICE = (
-    ("wrong version number", "the server does not speak TLS there: is scheme http meant?"),
-    ("packet length too long", "the server does not speak TLS there: is scheme http meant?"),
-    ("http request", "the server does not speak TLS there: is scheme http meant?"),
+    ("wrong version number", f"{NO_TLS_THERE}: is scheme http meant?"),
+    ("packet length too long", f"{NO_TLS_THERE}: is scheme http meant?"),
+    ("record overflow", f"{NO_TLS_THERE}: is scheme http meant?"),
+    ("http request", f"{NO_TLS_THERE}: is scheme http meant?"),
     ("self-signed", "add the CA to ca_cert_files, or set skip_verify"),
     ("self signed", "add the CA to ca_cert_files, or set skip_verify"),
     ("unable to get local issuer", "add the CA to ca_cert_files, or set skip_verify"),

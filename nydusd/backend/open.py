@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 _Section = TypeVar("_Section")
 
-NOT_YET = ("localdisk", "registry")
-KNOWN = ("localfs", "http-proxy", "oss", "s3", *NOT_YET)
+NOT_YET = ("localdisk",)
+KNOWN = ("localfs", "http-proxy", "oss", "s3", "registry", *NOT_YET)
 
 
 def open_backend(config: Backend) -> BlobBackend:
@@ -38,6 +38,10 @@ def open_backend(config: Backend) -> BlobBackend:
         from nydusd.backend.s3 import S3Backend
 
         return S3Backend(section(config.type, config.s3))
+    if config.type == "registry":
+        from nydusd.backend.registry import RegistryBackend
+
+        return RegistryBackend(section(config.type, config.registry))
     if config.type in NOT_YET:
         raise UnsupportedError(f"backend type {config.type} is not in this version yet")
     raise ConfigError(f"backend type {config.type!r} is not known; known: {', '.join(KNOWN)}")

@@ -12,7 +12,7 @@ def test_localfs_is_opened():
     backend.close()
 
 
-@pytest.mark.parametrize("kind", ["localdisk", "registry"])
+@pytest.mark.parametrize("kind", ["localdisk"])
 def test_a_kind_that_comes_later_says_so(kind):
     with pytest.raises(UnsupportedError, match=f"{kind} is not in this version yet"):
         open_backend(Backend(kind))

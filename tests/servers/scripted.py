@@ -11,6 +11,8 @@ import struct
 import threading
 from typing import NamedTuple
 
+TLS_HELLO = b"\x16"  # first byte of a client that speaks TLS
+
 
 class Seen(NamedTuple):
     """One request as it came."""
@@ -329,11 +331,16 @@ class ScriptedServer:
             if rule is not None:
                 rule.left -= 1
         action = rule.action if rule else serve
+        if not request.method:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            return False
         return action(Exchange(self, connection, request)) and not self.closing.is_set()
 
 
 def read_request(stream, number):
     """The next request of a connection, None at its end."""
+    if stream.peek(1)[:1] == TLS_HELLO:  # answered as servers do, in plain text
+        return Seen("", "/", {}, b"", number)
     line = stream.readline(65537).decode("latin-1").split()
     if len(line) != 3:
         return None

@@ -1,0 +1,74 @@
+"""A registry on loopback with a login, on top of `ScriptedServer`: its own rules, and its faults.
+
+`ScriptedRegistry(auth="bearer")` wants a token of its token server (the same server, `/token`),
+`auth="basic"` the password itself, `auth=""` nothing. `revoke()` makes every token bad. It knows
+nothing of JWT: that is tested with a real registry.
+"""
+
+import base64
+import json
+from urllib.parse import parse_qs
+
+from tests.servers.scripted import ScriptedServer, serve
+
+USER = base64.b64encode(b"user:correct horse").decode()
+REPO = "team/app"
+
+
+class ScriptedRegistry(ScriptedServer):
+    def __init__(self, blobs=(), *, auth="", life=300, post=True, forbids=False, **more):
+        named = {f"/v2/{REPO}/blobs/sha256:{name}": data for name, data in dict(blobs).items()}
+        super().__init__(named, **more)
+        self.auth = auth
+        self.life = life
+        self.post = post  # whether the token server takes POST
+        self.refusal = 403 if forbids else 401  # of a token that is not good any more
+        self.users = {USER}
+        self.tokens = set()
+        self.token_number = 0
+        self.script("/v2/", self._registry)
+        self.script("/token", self._token)
+
+    def revoke(self):
+        self.tokens.clear()
+
+    def config(self, **more):
+        """Keys of a registry backend that reads from here."""
+        scheme = "https" if self._tls else "http"
+        return {"host": self.host, "repo": REPO, "scheme": scheme, **more}
+
+    def tokens_asked(self):
+        return [seen for seen in self.seen if seen.path == "/token"]
+
+    def _registry(self, exchange):
+        scheme, _, secret = exchange.request.headers.get("authorization", "").partition(" ")
+        if self.auth == "basic" and not (scheme == "Basic" and secret in self.users):
+            exchange.answer(401, {"WWW-Authenticate": 'Basic realm="here"'})
+            return True
+        if self.auth == "bearer" and not (scheme == "Bearer" and secret in self.tokens):
+            challenge = (
+                f'Bearer realm="{self.url}/token",service="s",scope="repository:{REPO}:pull"'
+            )
+            exchange.answer(self.refusal if scheme else 401, {"WWW-Authenticate": challenge}, b"{}")
+            return True
+        return serve(exchange)
+
+    def _token(self, exchange):
+        request = exchange.request
+        if request.method == "POST" and not self.post:
+            exchange.answer(405)
+            return True
+        _, _, secret = request.headers.get("authorization", "").partition(" ")
+        if secret and secret not in self.users:
+            exchange.answer(401, body=b"bad credentials for " + secret.encode())
+            return True
+        text = request.body.decode() if request.body else request.target.partition("?")[2]
+        fields = parse_qs(text)
+        assert fields["client_id"]
+        assert fields["scope"] == [f"repository:{REPO}:pull"]
+        self.token_number += 1
+        token = f"token-{self.token_number}"
+        self.tokens.add(token)
+        body = json.dumps({"token": token, "expires_in": self.life}).encode()
+        exchange.answer(200, body=body)
+        return True
