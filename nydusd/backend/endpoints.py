@@ -115,9 +115,19 @@ class _Source:
 
 
 class Endpoints:
-    """The sources of one backend, by its *connection*; *clock* gives seconds that only grow."""
+    """The sources of one backend, by its *connection*; *clock* gives seconds that only grow.
 
-    def __init__(self, connection: Connection, clock: Callable[[], float] = time.monotonic) -> None:
+    *login*: the backend deals with servers that want credentials (401) or redirect.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        login: bool = False,
+    ) -> None:
+        self._login = login
         self._clock = clock
         self._lock = threading.Lock()
         self._origin = _Source(Route(ORIGIN, 0), "", 1.0, 1)
@@ -184,15 +194,16 @@ class Endpoints:
     def is_answer(self, route: Route, status: int) -> bool:
         """Whether a read ends with *status* from *route*, or goes on to the next one.
 
-        An error of the origin is the answer. A mirror's word that it has no such object, or does
-        not serve it now, is none; that credentials are wanted (401) is one. A proxy passes on
-        what the origin said, up to 499; 429 is its own.
+        What the origin says is the answer. A mirror's word that it has no such object, or does not
+        serve it now, is none; that credentials are wanted (401) or that it is elsewhere (3xx) is
+        one for a backend with a login. A proxy passes on what the origin said, up to 499; 429 is
+        its own.
         """
-        if route.kind == ORIGIN or status < 400:
+        if route.kind == ORIGIN or status < 300:
             return True
         if route.kind == PROXY:
             return not self._fallback or (status < 500 and status != STATUS_TOO_MANY)
-        return status == STATUS_UNAUTHORIZED
+        return self._login and (status < 400 or status == STATUS_UNAUTHORIZED)
 
     def due_checks(self) -> list[Check]:
         """The health checks to send now; each is due again after its interval.

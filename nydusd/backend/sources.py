@@ -29,7 +29,7 @@ class SourcesSender:
     def __init__(
         self, connection: Connection, transfer: Transfer, tls: Tls, *, login: bool = False
     ) -> None:
-        self.endpoints = Endpoints(connection)
+        self.endpoints = Endpoints(connection, login=login)
         self._transfer = transfer
         self._health = HealthChecks(self.endpoints, transfer, tls)
         self._open = not login  # credentials are not asked for

@@ -167,7 +167,9 @@ def test_what_the_origin_refuses_is_the_answer(reads, servers):
     assert (answer.route.kind, answer.response.status) == ("origin", 404)
 
 
-def test_a_wrong_login_at_a_mirror_is_the_answer(reads, servers):
+def test_a_login_that_a_mirror_wants_is_the_answer_where_there_is_one(transfer, servers):
+    mirrors = (Mirror(servers[1].url, auth_through=True),)
+    reads = Reads(transfer, Endpoints(Connection(mirrors=mirrors), login=True), servers[0])
     servers[1].script(partial(faults.status, code=401))
     answer, _ = reads()
 

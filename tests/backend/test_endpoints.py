@@ -150,9 +150,11 @@ def test_an_error_of_a_mirror_is_no_answer(mirrored, status):
     assert mirrored.is_answer(origin, status)
 
 
-def test_that_credentials_are_wanted_is_an_answer_of_a_mirror(mirrored):
-    assert mirrored.is_answer(mirrored.routes()[0], 401)
-    assert mirrored.is_answer(mirrored.routes()[0], 206)
+@pytest.mark.parametrize("status", [301, 307, 401])
+def test_login_and_redirects_are_answers_of_a_mirror_where_the_backend_knows_them(clock, status):
+    for login in (False, True):
+        endpoints = Endpoints(Connection(mirrors=(FIRST,)), clock, login=login)
+        assert endpoints.is_answer(endpoints.routes()[0], status) == login
 
 
 def test_a_request_through_the_proxy_says_that_it_is_for_p2p(clock):
