@@ -6,7 +6,18 @@ import sys
 import pytest
 
 # Of the standard library and others: 10 ms and more each, or a second way to do a thing.
-HEAVY = ("argparse", "asyncio", "uvloop", "numpy", "pycurl", "ssl", "tomllib", "difflib", "gzip")
+HEAVY = (
+    "argparse",
+    "asyncio",
+    "uvloop",
+    "numpy",
+    "pycurl",
+    "ssl",
+    "tomllib",
+    "difflib",
+    "gzip",
+    "cryptography",
+)
 
 
 def modules_after(code):

@@ -6,6 +6,7 @@ from nydusd.backend.interface import BlobReader
 from nydusd.base.counters import Counters
 from nydusd.cache.blobfile import BlobFile
 from nydusd.cache.chunkmap import ChunkMap
+from nydusd.codec.cipher import BlobCipher
 from nydusd.rafs.blobmeta import BlobMeta
 from nydusd.rafs.blobs import BlobInfo
 
@@ -32,6 +33,7 @@ class CachedBlob:
         describe: Callable[[BlobReader], BlobMeta] | None = None,
         meta: BlobMeta | None = None,
         digests: bytes = b"",
+        cipher: BlobCipher | None = None,
         compressed: bool = False,
         validate: bool = False,
         recheck: bool = False,

@@ -22,7 +22,7 @@ from nydusd.cache.chunkmap import (
     promises_data,
 )
 from nydusd.cache.device import Device
-from nydusd.cache.sidecars import chunk_digests, fetch_blob_meta, kept_blob_meta
+from nydusd.cache.sidecars import chunk_digests, cipher_of, fetch_blob_meta, kept_blob_meta
 from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
 from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
 
@@ -180,6 +180,7 @@ def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> Cach
             describe=describe,
             meta=meta,
             digests=digests,
+            cipher=cipher_of(info),
             compressed=policy.compressed,
             # v5 has digests in the bootstrap; v6 in the blob, if at all.
             validate=policy.validate and (info.version == 5 or bool(digests)),

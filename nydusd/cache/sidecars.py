@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BlobCorrupt
 from nydusd.base.mapping import Mapping
+from nydusd.codec.cipher import UNIT_BYTES, BlobCipher, unpadded
 from nydusd.codec.compression import decompress
 from nydusd.rafs.blobmeta import HEADER_SIZE, BlobMeta, header_difference, plain_file_size
+from nydusd.rafs.blobs import Cipher
 from nydusd.rafs.toc import check_stored_toc, find_sections, open_section, tail_size
 
 if TYPE_CHECKING:
@@ -37,6 +39,16 @@ def read_range(reader: BlobReader, offset: int, size: int) -> bytes:
     buffer = bytearray(size)
     reader.read_into(buffer, offset)
     return bytes(buffer)
+
+
+def cipher_of(info: BlobInfo) -> BlobCipher | None:
+    """What opens the chunks and the CI array of an encrypted blob; None for one in the clear."""
+    if info.cipher == Cipher.NONE:
+        return None
+    try:
+        return BlobCipher(info.cipher_key, info.cipher_iv)
+    except ValueError as exc:
+        raise BlobCorrupt(f"blob {info.blob_id}: it is encrypted, but {exc}") from exc
 
 
 # --- .blob.meta
@@ -89,9 +101,20 @@ def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:
         raise BlobCorrupt(f"{where} is said to have {info.ci_uncompressed_size} bytes")
     stored = read_range(reader, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
     array, header = stored[: info.ci_compressed_size], stored[info.ci_compressed_size :]
+    cipher = cipher_of(info)
+    if cipher is not None:
+        header = cipher.decrypt(header)
     difference = header_difference(header, info)
     if difference is not None:
         raise BlobCorrupt(f"{where} is not the one of the bootstrap: {difference}")
+    if cipher is not None:
+        array = cipher.decrypt(array) if len(array) >= UNIT_BYTES else b""
+        short = unpadded(array)
+        if short is not None:
+            try:
+                return decompress(info.ci_compressor, short, info.ci_uncompressed_size), header
+            except BlobCorrupt:
+                pass  # it is content of 18 bytes that looks padded
     return decompress(info.ci_compressor, array, info.ci_uncompressed_size), header
 
 

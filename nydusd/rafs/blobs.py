@@ -274,13 +274,13 @@ def _unsupported(blob: BlobInfo) -> str:
     kinds = {
         BlobFeature.EXTERNAL: "its data is in a foreign object (external)",
         BlobFeature.TARFS: "it is a tar file (tarfs)",
-        BlobFeature.BATCH: "it has batches of chunks (batch)",
-        BlobFeature.ENCRYPTED: "it is encrypted (aes-128-xts)",
     }
     for feature, what in kinds.items():
         if blob.features & feature:
             return what
-    if blob.cipher != Cipher.NONE:
+    if blob.features & BlobFeature.ENCRYPTED and blob.cipher == Cipher.NONE:
+        return "it is encrypted, but its entry names no cipher"
+    if blob.cipher not in {Cipher.NONE, Cipher.AES_128_XTS}:
         return f"it is encrypted ({blob.cipher.name})"
     if blob.compressor == Compressor.GZIP and not blob.features & BlobFeature.CHUNK_INFO_V2:
         return "its chunks are gzip members (eStargz)"

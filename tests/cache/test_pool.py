@@ -89,8 +89,8 @@ def test_a_missing_blob_fails_the_open(tmp_path, blob):
 
 
 def test_features_of_later_versions_are_refused(tmp_path, blob, backend):
-    info = blob.info._replace(features=blob.info.features | BlobFeature.BATCH)
-    with pytest.raises(UnsupportedError, match="batch"):
+    info = blob.info._replace(features=blob.info.features | BlobFeature.EXTERNAL)
+    with pytest.raises(UnsupportedError, match="external"):
         BlobPool(lambda _: backend).open_device(
             SimpleNamespace(blobs=[info]), BACKEND, file_cache(tmp_path)
         )

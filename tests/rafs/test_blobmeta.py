@@ -31,6 +31,7 @@ V2 = V1._replace(
     ci_uncompressed_size=24,
 )
 COMPRESSED, ZRAN, BATCH, ENCRYPTED, HAS_CRC = 1, 2, 4, 8, 16
+ENCRYPTED_CHUNK, BATCH_CHUNK = 4, 8  # of a place
 
 
 def entry_v1(plain: int, plain_size: int, stored: int, stored_size: int) -> bytes:
@@ -105,10 +106,31 @@ def test_a_chunk_larger_than_the_image_allows_is_an_io_error() -> None:
         place(entry_v1(0, 4097, 0, 10), V1._replace(chunk_size=4096))
 
 
-@pytest.mark.parametrize("flag", [BATCH, ENCRYPTED])
-def test_an_entry_of_a_kind_to_come_is_not_supported(flag: int) -> None:
-    with raises(errno.ENOTSUP):
+@pytest.mark.parametrize("flag", [BATCH, ENCRYPTED, ZRAN])
+def test_an_entry_of_a_kind_that_the_blob_is_not_is_an_io_error(flag: int) -> None:
+    with raises(errno.EIO):
         place(entry_v2(0, 4096, 0, 10, flag | COMPRESSED))
+
+
+def test_the_batch_of_the_format_description_is_read() -> None:
+    entries = bytes.fromhex(
+        "00000000 10000005 0000000000000000 00000000 00000000"
+        "01000000 1f000005 0000000000000000 11000000 00000000"
+    )
+    context = struct.pack("<II", 49, 49).ljust(40, b"\0")
+    header = struct.pack("<40xQQI", len(entries), len(context), 1).ljust(4096, b"\0")
+    blob = V2._replace(features=V2.features | BlobFeature.BATCH, chunk_count=2)
+    meta = BlobMeta(Mapping.of_bytes(entries + context), blob, header)
+
+    assert meta.place(0) == (0, 0, 49, 17, BATCH_CHUNK, 0)
+    assert meta.place(1) == (0, 0x1000, 49, 32, BATCH_CHUNK, 0)
+
+
+def test_an_encrypted_entry_says_how_much_is_stored() -> None:
+    blob = V2._replace(features=V2.features | BlobFeature.ENCRYPTED)
+    assert place(entry_v2(0, 5, 0, 18, ENCRYPTED), blob).flags == ENCRYPTED_CHUNK
+    with raises(errno.EIO):
+        place(entry_v2(0, 5, 0, 5, ENCRYPTED), blob)
 
 
 def test_a_chunk_behind_the_table_is_invalid() -> None:

@@ -11,7 +11,7 @@ from nydusd.rafs.blobs import refuse_unsupported
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.load import load_bootstrap
 
-KINDS_TO_COME = ("batch", "encrypt", "tarfs")
+KINDS_TO_COME = ("tarfs",)
 
 
 def shown(bootstrap: Bootstrap, ino: int) -> dict[str, object]:

@@ -37,6 +37,7 @@ cdef class CachedBlob:
     cdef int described              # atomic: places of chunks can be told
     cdef object describe            # makes `meta`; None for v5
     cdef object lock                # one thread at a time runs `describe`
+    cdef object cipher              # codec.cipher.BlobCipher of an encrypted blob, else None
     cdef object digests             # owner of digest_table
     cdef const uint8_t *digest_table    # borrowed from `digests`; 32 bytes a chunk, or NULL
     cdef bint disk_reported         # a failure to keep bytes has been logged
@@ -46,7 +47,7 @@ cdef class CachedBlob:
 
     # READ_DONE the chunk is here, READ_MISSING, READ_CLAIMED
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil
-    # 0, -EIO the span and the image do not agree or the chunk is absurd, -ENOTSUP
+    # 0, -EIO the span and the image do not agree or the chunk is absurd
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil
     cdef int check_place(self, const ChunkPlace *place) noexcept nogil
     # 0, -ENODATA the file was cut: the blob is not trusted any more, -EIO

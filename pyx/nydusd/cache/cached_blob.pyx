@@ -17,16 +17,13 @@ from nydusd.base.counters cimport Counters
 from nydusd.cache.blobfile cimport BlobFile
 from nydusd.cache.chunkmap cimport ChunkMap
 from nydusd.cache.target cimport READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget
-from nydusd.rafs.blobmeta cimport BlobMeta, ChunkPlace
+from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, BlobMeta, ChunkPlace
 from nydusd.rafs.bootstrap cimport (
-    CHUNK_BATCH, CHUNK_ENCRYPTED, SPAN_DIRECT, SPAN_PLACED, ChunkSpan,
+    CHUNK_ENCRYPTED, SPAN_DIRECT, SPAN_PLACED, ChunkSpan,
 )
 
 from nydusd.base.errors import BackendError
 
-
-cdef extern from "<errno.h>" nogil:
-    int ENOTSUP
 
 cdef extern from *:
     """
@@ -60,11 +57,11 @@ cdef class CachedBlob:
 
     *file* is None when nothing is kept. *describe* makes the `BlobMeta` (v6) when it is first
     needed, unless *meta* has it already; both None: places come with the spans (v5). *digests*: the
-    chunk digest table, or empty. The blob closes file and reader.
+    chunk digest table, or empty. *cipher*: of an encrypted blob. The blob closes file and reader.
     """
 
     def __cinit__(self, info, reader, ChunkMap chunks, BlobFile file, *, describe=None,
-                  BlobMeta meta=None, bytes digests=b"", bint compressed=False,
+                  BlobMeta meta=None, bytes digests=b"", cipher=None, bint compressed=False,
                   bint validate=False, bint recheck=False):
         self.info = info
         self.reader = reader
@@ -80,6 +77,7 @@ cdef class CachedBlob:
         self.meta = meta
         self.described = describe is None or meta is not None
         self.lock = threading.Lock()
+        self.cipher = cipher
         self.digests = digests
         self.digest_table = NULL
         if digests:
@@ -124,8 +122,12 @@ cdef class CachedBlob:
 
     cdef int check_place(self, const ChunkPlace *place) noexcept nogil:
         """-EIO for sizes that no chunk has and offsets that leave the numbers."""
-        if place.flags & (CHUNK_ENCRYPTED | CHUNK_BATCH):
-            return -ENOTSUP
+        if place.flags & CHUNK_ENCRYPTED and self.cipher is None:
+            return -EIO
+        if place.flags & CHUNK_SHARES_UNIT and (
+                self.meta is None or place.context_offset > place.context_size
+                or place.uncompressed_size > place.context_size - place.context_offset):
+            return -EIO
         if place.uncompressed_size > PLAIN_BYTES_MAX or place.compressed_size > STORED_BYTES_MAX:
             return -EIO
         if place.uncompressed_offset >> 62 or place.compressed_offset >> 62:

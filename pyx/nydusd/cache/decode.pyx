@@ -18,11 +18,11 @@ from nydusd.cache.cached_blob cimport COUNT_CORRUPT, CachedBlob
 from nydusd.cache.plan cimport (
     CHUNK_BAD, CHUNK_DECODED, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk, unit_end,
 )
-from nydusd.cache.unit cimport StoredUnit, decode_unit
+from nydusd.cache.unit cimport StoredUnit, decode_encrypted, decode_unit
 from nydusd.codec.compression cimport Piece, decompress_pieces
 from nydusd.codec.digest cimport crc32c
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT
-from nydusd.rafs.bootstrap cimport CHUNK_COMPRESSED, CHUNK_HAS_CRC
+from nydusd.rafs.bootstrap cimport CHUNK_COMPRESSED, CHUNK_ENCRYPTED, CHUNK_HAS_CRC
 
 from nydusd.base.errors import ChunkCorrupt
 from nydusd.codec.digest import digest_of as compute_digest
@@ -204,7 +204,15 @@ cdef class Decoder:
             if chunk.place.flags & CHUNK_SHARES_UNIT or not is_due(chunk, needed):
                 continue
             source = stored + (chunk.place.compressed_offset - offset)
-            if chunk.place.flags & CHUNK_COMPRESSED:
+            if chunk.place.flags & CHUNK_ENCRYPTED:
+                if not decode_encrypted(
+                        self.blob, source, chunk.place.compressed_size, chunk.plain,
+                        chunk.place.uncompressed_size,
+                        chunk.place.flags & CHUNK_COMPRESSED != 0):
+                    chunk.state |= CHUNK_DECODED
+                else:
+                    self.mark_bad(chunk, "its stored bytes do not decode")
+            elif chunk.place.flags & CHUNK_COMPRESSED:
                 pieces[n].stored = source
                 pieces[n].stored_size = chunk.place.compressed_size
                 pieces[n].plain = chunk.plain

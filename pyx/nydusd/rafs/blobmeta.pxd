@@ -35,11 +35,13 @@ cdef class BlobMeta:
     cdef readonly uint64_t contexts_size    # bytes, dictionaries included
     cdef readonly uint32_t contexts_count
     cdef readonly ZranTable zran            # of a zran blob, else None
-    cdef bint separate                      # data and meta in two files
+    cdef bint batches                       # entries may be of batches
+    cdef bint encrypted                     # the blob is
 
-    # 0; -EINVAL no such chunk; -EIO the entry is broken or the file was cut under the mapping;
-    # -ENOTSUP the entry needs batch, zran or encryption. Any thread.
+    # 0; -EINVAL no such chunk; -EIO the entry is broken, or the file was cut under the mapping. Any
+    # thread.
     cdef int chunk(self, uint32_t index, ChunkPlace *out) noexcept nogil
     cdef int load_v1(self, uint32_t index, ChunkPlace *out) noexcept nogil
     cdef int load_v2(self, uint32_t index, ChunkPlace *out) noexcept nogil
     cdef int load_zran(self, uint64_t data, ChunkPlace *out) noexcept nogil
+    cdef int load_batch(self, uint64_t data, ChunkPlace *out) noexcept nogil

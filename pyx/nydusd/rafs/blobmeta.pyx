@@ -10,13 +10,15 @@ from libc.errno cimport EINVAL, EIO
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.base.mapping cimport Mapping
-from nydusd.rafs.bootstrap cimport CHUNK_COMPRESSED, CHUNK_HAS_CRC
+from nydusd.rafs.bootstrap cimport (
+    CHUNK_BATCH, CHUNK_COMPRESSED, CHUNK_ENCRYPTED, CHUNK_HAS_CRC,
+)
 from nydusd.rafs.ondisk_blob cimport (
     CI_BATCH, CI_COMPRESSED, CI_ENCRYPTED, CI_ENTRY_V1_SIZE, CI_ENTRY_V2_SIZE, CI_HAS_CRC,
     CI_HEADER_MAGIC, CI_HEADER_SIZE, CI_PLAIN_ALIGNMENT, CI_STORED_OFFSET_MASK,
     CI_V1_PLAIN_OFFSET_MASK, CI_V1_PLAIN_SIZE_HIGH_SHIFT, CI_V1_SIZE_LOW_SHIFT,
     CI_V1_STORED_SIZE_HIGH_SHIFT, CI_V2_FLAGS_SHIFT, CI_V2_PLAIN_SIZE_SHIFT,
-    CI_V2_STORED_SIZE_SHIFT, CI_ZRAN, CiEntryV1, CiEntryV2, CiHeader,
+    CI_V2_STORED_SIZE_SHIFT, CI_ZRAN, BatchContext, CiEntryV1, CiEntryV2, CiHeader,
 )
 from nydusd.rafs.zran_table cimport ZranStretch, ZranTable
 
@@ -24,9 +26,6 @@ from typing import NamedTuple
 
 from nydusd.base.errors import BlobCorrupt, check
 from nydusd.rafs.blobs import BlobFeature
-
-cdef extern from "<errno.h>" nogil:
-    int ENOTSUP
 
 HEADER_SIZE = 4096              # bytes, behind the stored CI array
 
@@ -36,6 +35,9 @@ cdef enum:
     SIZE_HIGH_MASK = 0xf            # V1: the next 4 bits
     SIZE_HIGH_SHIFT = 20
     SIZE_MASK_V2 = 0xffffff
+    CONTEXT_INDEX_SHIFT = 32        # V2, word 2 of a batch or zran chunk
+    CIPHER_UNIT = 16                # shorter content is padded before it is encrypted
+    CIPHER_PADDED = 18
 
 
 class Place(NamedTuple):
@@ -101,7 +103,8 @@ cdef class BlobMeta:
             self.contexts_size = found.contexts_size
             self.contexts_count = found.contexts_count
         self.version2 = bool(blob.features & BlobFeature.CHUNK_INFO_V2)
-        self.separate = bool(blob.features & BlobFeature.SEPARATE)
+        self.batches = bool(blob.features & BlobFeature.BATCH)
+        self.encrypted = bool(blob.features & BlobFeature.ENCRYPTED)
         if blob.features & BlobFeature.ZRAN:
             self.zran = ZranTable(file, self.contexts_offset, self.contexts_size,
                                   self.contexts_count, blob.data_size)
@@ -134,7 +137,10 @@ cdef class BlobMeta:
                 or out.uncompressed_offset > self.uncompressed_end \
                 or out.uncompressed_size > self.uncompressed_end - out.uncompressed_offset:
             return -EIO
-        if not out.flags & CHUNK_COMPRESSED and out.compressed_size != out.uncompressed_size:
+        if not out.flags & (CHUNK_COMPRESSED | CHUNK_SHARES_UNIT) \
+                and out.compressed_size != (stored_plain(out.uncompressed_size)
+                                            if out.flags & CHUNK_ENCRYPTED
+                                            else out.uncompressed_size):
             return -EIO
         return 0
 
@@ -156,15 +162,13 @@ cdef class BlobMeta:
         return 0
 
     cdef int load_v2(self, uint32_t index, ChunkPlace *out) noexcept nogil:
-        """Entry *index* of 24 bytes, taken apart; -ENOTSUP for batch, zran and encryption."""
+        """Entry *index* of 24 bytes, taken apart."""
         cdef uint8_t flags
         cdef const CiEntryV2 *entry = <const CiEntryV2 *>self.file.at(
             <uint64_t>index * sizeof(CiEntryV2), sizeof(CiEntryV2))
         if entry == NULL:
             return -EIO
         flags = entry.plain >> CI_V2_FLAGS_SHIFT
-        if flags & (CI_BATCH | CI_ENCRYPTED):
-            return -ENOTSUP
         out.uncompressed_offset = <uint64_t><uint32_t>entry.plain << PLAIN_OFFSET_UNIT_BITS
         out.uncompressed_size = <uint32_t>(
             entry.plain >> CI_V2_PLAIN_SIZE_SHIFT & SIZE_MASK_V2) + 1
@@ -177,6 +181,12 @@ cdef class BlobMeta:
         out.context_size = 0
         if flags & CI_ZRAN:
             return self.load_zran(entry.data, out)
+        if flags & CI_BATCH:
+            return self.load_batch(entry.data, out)
+        if flags & CI_ENCRYPTED:
+            if not self.encrypted:
+                return -EIO
+            out.flags |= CHUNK_ENCRYPTED
         if flags & CI_HAS_CRC:
             out.flags |= CHUNK_HAS_CRC
             out.crc32 = <uint32_t>entry.data
@@ -201,12 +211,47 @@ cdef class BlobMeta:
         out.flags = CHUNK_COMPRESSED | CHUNK_ZRAN
         return 0
 
+    cdef int load_batch(self, uint64_t data, ChunkPlace *out) noexcept nogil:
+        """The batch of a chunk, whose number and the place in it are *data*.
+
+        A batch holds less than a chunk may, and is not stored longer than it is, but for the
+        padding of an encrypted one. Whether it is compressed follows from its sizes.
+        """
+        cdef uint32_t index = data >> CONTEXT_INDEX_SHIFT
+        cdef const BatchContext *context
+        if not self.batches or index >= self.contexts_count \
+                or (<uint64_t>index + 1) * sizeof(BatchContext) > self.contexts_size:
+            return -EIO
+        context = <const BatchContext *>self.file.at(
+            self.contexts_offset + <uint64_t>index * sizeof(BatchContext), sizeof(BatchContext))
+        if context == NULL:
+            return -EIO
+        out.flags = CHUNK_BATCH
+        if self.encrypted:
+            out.flags |= CHUNK_ENCRYPTED
+        out.compressed_size = context.compressed_size
+        out.context_index = index
+        out.context_offset = <uint32_t>data
+        out.context_size = context.uncompressed_size
+        if out.context_size > self.chunk_size \
+                or out.context_offset > out.context_size \
+                or out.uncompressed_size > out.context_size - out.context_offset \
+                or out.compressed_size > (stored_plain(out.context_size) if self.encrypted
+                                          else out.context_size):
+            return -EIO
+        return 0
+
     def place(self, uint32_t index):
         """The place of chunk *index*; `OSError` as `chunk` has it."""
         cdef ChunkPlace found
         check(self.chunk(index, &found), "chunk %d of a table of %d", index, self.count)
         return Place(found.compressed_offset, found.uncompressed_offset, found.compressed_size,
                      found.uncompressed_size, found.flags, found.crc32)
+
+
+cdef inline uint32_t stored_plain(uint32_t size) noexcept nogil:
+    """Stored bytes of *size* bytes that are encrypted and not compressed."""
+    return size if size >= CIPHER_UNIT else CIPHER_PADDED
 
 
 cdef inline uint32_t size_v1(uint64_t word, int high_shift) noexcept nogil:
