@@ -36,8 +36,8 @@ class BlobReader(ABC):
         """The bytes from *offset* to the end of the blob, in pieces as they come.
 
         A piece is valid until the next one is asked for. `BackendError` when it breaks off; closing
-        the iterator gives up the rest. Backends with one request for all of it do better than
-        this, which asks for piece after piece.
+        the iterator gives up the rest. Backends with latency do better than this, which asks for
+        piece after piece.
         """
         size = self.size()
         piece = bytearray(STREAM_PIECE_BYTES)

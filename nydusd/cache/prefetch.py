@@ -64,7 +64,7 @@ class Prefetcher:
 
     *hinted*: spans to fetch first, in order, after each blob's own prefix; walked on a background
     thread. *everything*: then all that is left (v6; for v5 *hinted* names every file), which
-    `stream_prefetch` asks for too, in one request a blob.
+    `stream_prefetch` asks for too, as a stream of each blob.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Prefetcher:
                 yield partial(fill_spans, blob, batch, self._batch_size)
 
     def _stream(self, blob: CachedBlob) -> int:
-        """Have what is missing of *blob* in one request; it pays for its pieces by itself."""
+        """Have what is missing of *blob* as a stream, which pays for its pieces by itself."""
         from nydusd.cache.stream import stream_blob  # few mounts ask for it
 
         began = time.monotonic()

@@ -1,7 +1,7 @@
-"""Filling the cache from one long reply: the blob as a stream, its chunks kept as they pass.
+"""Filling the cache from a stream of the whole blob: its chunks are kept as they pass.
 
-One request instead of many: a registry or an object store answers the whole blob as fast as the
-line is, whatever its latency. Needs the blob's CI array (v6). Order, tries and pauses: spec,
+Few long requests instead of many: the blob comes as fast as the line is, whatever its latency.
+Needs the blob's CI array (v6). Order, tries and pauses: spec,
 prefetch (`stream_prefetch`). Runs on a thread of `cache.prefetch`.
 """
 
