@@ -21,6 +21,8 @@ from nydusd.base.errors import BackendError, FailureKind
 from nydusd.base.version import VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Buffer
 
     from nydusd.config.model import Connection
