@@ -15,6 +15,7 @@ PYX = Path("pyx")
 DEBUG = os.environ.get("NYDUSD_DEBUG") == "1"
 TRACE = os.environ.get("NYDUSD_TRACE") == "1"
 SANITIZE = os.environ.get("NYDUSD_SANITIZE", "")
+ONLY = os.environ.get("NYDUSD_ONLY", "**/*.pyx").split()  # which modules, patterns below PYX
 
 DIRECTIVES = {
     "language_level": 3,
@@ -90,7 +91,7 @@ extensions = [
         extra_compile_args=CFLAGS,
         extra_link_args=LDFLAGS,
     )
-    for source in sorted(PYX.rglob("*.pyx"))
+    for source in sorted({found for pattern in ONLY for found in PYX.glob(pattern)})
 ]
 setup(
     options={"build_ext": {"parallel": os.cpu_count()}},

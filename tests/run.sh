@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run every check: lint, types, all tests. Arguments go to pytest: sh tests/run.sh tests/rafs -x
+# Run every check: lint, types, all tests, hostile inputs. Arguments go to pytest: sh tests/run.sh tests/rafs -x
 #
 # As root on Debian it installs what is missing; otherwise it says what that is.
 set -eu
@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 # nginx and openssl: servers that tests start.
 sh dev/prepare.sh --no-install nginx-light openssl
 build/venv/bin/python -m pip install -q --disable-pip-version-check 'tox>=4.46'
-exec build/venv/bin/python -m tox run -e lint,types,test -- "$@"
+exec build/venv/bin/python -m tox run -e lint,types,test,hostile -- "$@"

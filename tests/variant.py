@@ -1,4 +1,7 @@
-"""Run tests on a specially built copy of the tree: `python tests/variant.py asan|cov [pytest...]`.
+"""Run tests on a specially built copy of the tree: `python tests/variant.py NAME [arguments...]`.
+
+`asan` and `cov` run pytest; `hostile` runs the campaign of hostile inputs under the sanitizers,
+with only those modules that it feeds.
 
 The copy (`build/variant-NAME`) keeps the compiled modules of the working tree as they are. It is
 brought up to date and compiled anew where something has changed. Called by tox.
@@ -14,6 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 ASAN_TESTS = [
     f"tests/{package}" for package in ("base", "codec", "rafs", "cache", "fs", "fuse", "build")
 ]
+# What `tests.hostile.campaign` feeds, as patterns below pyx/.
+HOSTILE_MODULES = (
+    "nydusd/base/*.pyx nydusd/codec/*.pyx nydusd/backend/*.pyx nydusd/cache/chunkmap.pyx "
+    "nydusd/rafs/[!w]*.pyx nydusd/rafs/write_tree.pyx nydusd/build/look.pyx "
+    "nydusd/build/check_*.pyx"
+)
 
 
 def copy_tree(copy: Path) -> None:
@@ -56,9 +65,9 @@ def runtime_library(name: str) -> str:
     return found.stdout.strip()
 
 
-def run_asan(copy: Path, arguments: list[str]) -> int:
-    build(copy, {"NYDUSD_SANITIZE": "address,undefined", "NYDUSD_DEBUG": "1"})
-    settings = {
+def sanitized(copy: Path) -> dict[str, str]:
+    """The environment of a Python that loads sanitized modules."""
+    return os.environ | {
         "PYTHONPATH": str(copy),
         "PYTHONMALLOC": "malloc",  # or a write past an object hits only Python's own pool
         "LD_PRELOAD": f"{runtime_library('libasan.so')} {runtime_library('libubsan.so')}",
@@ -66,11 +75,31 @@ def run_asan(copy: Path, arguments: list[str]) -> int:
         "ASAN_OPTIONS": "detect_leaks=0:handle_sigbus=0:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     }
+
+
+def run_asan(copy: Path, arguments: list[str]) -> int:
+    build(copy, {"NYDUSD_SANITIZE": "address,undefined", "NYDUSD_DEBUG": "1"})
     tests = [] if any((copy / name).exists() for name in arguments) else ASAN_TESTS
     # A finding ends the process: stderr must not be in pytest's hands then.
     pytest = [sys.executable, "-m", "pytest", "--capture=sys", "--timeout", "600"]
     command = [*pytest, *arguments, *tests]
-    return subprocess.run(command, cwd=copy, env=os.environ | settings, check=False).returncode
+    return subprocess.run(command, cwd=copy, env=sanitized(copy), check=False).returncode
+
+
+def run_hostile(copy: Path, arguments: list[str]) -> int:
+    build(
+        copy,
+        {
+            "NYDUSD_SANITIZE": "address,undefined",
+            "NYDUSD_DEBUG": "1",
+            "NYDUSD_ONLY": HOSTILE_MODULES,
+        },
+    )
+    settings = sanitized(copy)
+    # What was freed is kept for a while to catch its use; the default would look like a leak.
+    settings["ASAN_OPTIONS"] += ":quarantine_size_mb=16"
+    command = [sys.executable, "-m", "tests.hostile.campaign", *arguments]
+    return subprocess.run(command, cwd=copy, env=settings, check=False).returncode
 
 
 def run_cov(copy: Path, arguments: list[str]) -> int:
@@ -86,7 +115,7 @@ def run_cov(copy: Path, arguments: list[str]) -> int:
 
 
 def main() -> int:
-    variants = {"asan": run_asan, "cov": run_cov}
+    variants = {"asan": run_asan, "cov": run_cov, "hostile": run_hostile}
     if len(sys.argv) < 2 or sys.argv[1] not in variants:
         print(__doc__, file=sys.stderr)
         return 2

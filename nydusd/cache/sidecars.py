@@ -16,6 +16,7 @@ from nydusd.base.errors import BlobCorrupt
 from nydusd.base.mapping import Mapping
 from nydusd.codec.cipher import UNIT_BYTES, BlobCipher, unpadded
 from nydusd.codec.compression import decompress
+from nydusd.rafs.areas import inflates_too_much
 from nydusd.rafs.blobmeta import HEADER_SIZE, BlobMeta, header_difference, plain_file_size
 from nydusd.rafs.blobs import Cipher
 from nydusd.rafs.toc import check_stored_toc, find_sections, open_section, tail_size
@@ -99,6 +100,10 @@ def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:
     where = f"blob {info.meta_blob_id}: its table of chunks"
     if info.ci_uncompressed_size > PLAIN_BYTES_MAX or info.ci_compressed_size > PLAIN_BYTES_MAX:
         raise BlobCorrupt(f"{where} is said to have {info.ci_uncompressed_size} bytes")
+    if inflates_too_much(info.ci_uncompressed_size, info.ci_compressed_size):
+        raise BlobCorrupt(
+            f"{where} has {info.ci_compressed_size} bytes that become {info.ci_uncompressed_size}"
+        )
     stored = read_range(reader, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
     array, header = stored[: info.ci_compressed_size], stored[info.ci_compressed_size :]
     cipher = cipher_of(info)

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from nydusd.base.errors import BootstrapError
 
+INFLATED_BYTES_FREE = 64 << 20
+INFLATION_MAX = 256  # real tables shrink to a tenth, mostly empty ones to a hundredth
+
 
 class Area(NamedTuple):
     """One table of a bootstrap."""
@@ -43,3 +46,12 @@ def check_areas(kind: str, areas: Iterable[Area], first: int, file_size: int) ->
                 f"{kind} bootstrap: {area.name} ends at {end}, the file at {file_size}: "
                 "it is cut or corrupt, get or build it again"
             )
+
+
+def inflates_too_much(plain_size: int, stored_size: int) -> bool:
+    """Whether no table of *plain_size* bytes would be stored in as few as *stored_size*.
+
+    What claims so is no table but an attempt on the memory: it is needed before the first byte is
+    seen. Small ones are let through.
+    """
+    return plain_size > INFLATED_BYTES_FREE and plain_size > INFLATION_MAX * stored_size

@@ -1,3 +1,4 @@
+import gzip
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nydusd.build.create_options import CreateOptions
 from nydusd.rafs.blobs import Compressor
 from nydusd.rafs.load import load_bootstrap
 from tests.build.golden_trees import TREES
+from tests.hostile.structures import offsets_v5
 from tests.rafs.made import (
     CHUNKS,
     DIRECTORY,
@@ -23,6 +25,8 @@ from tests.rafs.made import (
     inode_v6,
     root_v5,
 )
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +160,15 @@ def test_a_damaged_table_of_chunks_in_a_blob_is_found(tmp_path, reference_images
     (found,) = check_image(source / "bootstrap", blobs).findings
 
     assert "is not the one of the bootstrap" in found
+
+
+def test_each_name_of_a_hard_link_has_a_digest_that_is_checked(tmp_path):
+    good = gzip.decompress((GOLDEN / "builds" / "mixed-v5.boot.gz").read_bytes())
+    records = enumerate(offsets_v5(good), 1)
+    further = [
+        at for index, at in records if good[at + 40 : at + 48] != index.to_bytes(8, "little")
+    ]
+    raw = bytearray(good)
+    raw[further[-1]] ^= 1
+
+    assert any("does not match its digest" in line for line in findings_of(tmp_path, bytes(raw)))

@@ -118,3 +118,11 @@ def test_an_absurd_size_is_refused_before_it_is_allocated():
     hostile = blob.info._replace(ci_uncompressed_size=1 << 50)
     with pytest.raises(BlobCorrupt, match="said to have"):
         fetch_blob_meta(hostile, MadeBackend(blob).reader(blob.blob_id), None)
+
+
+def test_a_table_of_chunks_that_claims_to_inflate_without_end_takes_no_memory():
+    blob = MadeBlob([b"one"])
+    info = blob.info._replace(ci_compressed_size=1000, ci_uncompressed_size=1 << 29)
+
+    with pytest.raises(BlobCorrupt, match="1000 bytes that become 536870912"):
+        fetch_blob_meta(info, MadeBackend(blob).reader(blob.blob_id), None)

@@ -134,3 +134,10 @@ def test_any_tail_is_read_or_refused(tail: bytes, size: int) -> None:
     for data in (tail, tail + header):
         with contextlib.suppress(BlobCorrupt):
             find_sections(data, size)
+
+
+def test_a_section_that_claims_to_become_a_thousand_times_as_long_is_refused() -> None:
+    entry = toc_entry(b"image.boot", 2, 0, 100_000, 1 << 30, bytes(32))
+
+    with pytest.raises(BlobCorrupt, match="100000 bytes that become 1073741824"):
+        parse_toc(entry, 1 << 20)

@@ -122,6 +122,8 @@ cdef class MetChunks:
         cdef const MetChunk *met
         cdef const MetChunk *before = NULL
         lines = []
+        if self.count == 0:
+            return lines
         qsort(self.chunks, self.count, sizeof(MetChunk), by_plain_offset)
         for i in range(self.count):
             met = &self.chunks[i]

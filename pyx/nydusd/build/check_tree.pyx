@@ -266,6 +266,8 @@ cdef class TreeCheck:
             self.add(name, length, f"names directory {child.inode.parent} as its parent, "
                                    f"it is in {frame.ino}")
             return 0
+        if child.inode.ino != child.index:
+            self.check_further_name(name, length, &child)
         return self.entry(frame, name, length, child.inode.ino, child.kind)
 
     cdef int step_v6(self, Frame *frame) except -1:
@@ -401,16 +403,20 @@ cdef class TreeCheck:
             self.check_xattrs(name, length, ino)
         return not self.ended
 
+    cdef bint take_record(self, const char *name, uint32_t length,
+                          const Record *record) except -1:
+        """`take` for a record of v5 with all its parts."""
+        cdef uint64_t start = <const uint8_t *>record.inode - self.v5.file.base
+        cdef uint64_t end = record.chunks
+        if record.kind == KIND_REGULAR:
+            end += <uint64_t>record.inode.child_count * sizeof(ChunkRecord)
+        return self.take(name, length, start, end - start, "its record")
+
     cdef int visit_v5(self, const char *name, uint32_t length, uint64_t ino) except -1:
         """What only v5 has: records that are one piece, chunks with their places, digests."""
         cdef Record record
-        cdef uint64_t end
         self.v5.load_ino(ino, &record)
-        start = <const uint8_t *>record.inode - self.v5.file.base
-        end = record.chunks
-        if record.kind == KIND_REGULAR:
-            end += <uint64_t>record.inode.child_count * sizeof(ChunkRecord)
-        if not self.take(name, length, start, end - start, "its record"):
+        if not self.take_record(name, length, &record):
             return 0
         if record.kind == KIND_REGULAR:
             self.check_chunks_v5(name, length, &record)
@@ -423,6 +429,14 @@ cdef class TreeCheck:
                                    "the table")
         if record.kind != KIND_DIRECTORY \
                 and self.v5.digest_of_record(&record) != (<const char *>record.inode.digest)[:32]:
+            self.add(name, length, "does not match its digest")
+        return 0
+
+    cdef int check_further_name(self, const char *name, uint32_t length,
+                                const Record *record) except -1:
+        """v5: each name of a hard link has a whole record, with a digest of its own."""
+        if self.take_record(name, length, record) \
+                and self.v5.digest_of_record(record) != (<const char *>record.inode.digest)[:32]:
             self.add(name, length, "does not match its digest")
         return 0
 

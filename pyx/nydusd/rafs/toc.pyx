@@ -13,6 +13,7 @@ from nydusd.rafs.ondisk_blob cimport (
 )
 
 from nydusd.base.errors import BlobCorrupt
+from nydusd.rafs.areas import inflates_too_much
 from nydusd.rafs.blobs import Compressor
 
 TAIL_SIZE = 4096                # what is read from a blob's end to look for a ToC, bytes
@@ -108,6 +109,12 @@ def parse_toc(const uint8_t[::1] data, blob_size: int):
             raise BlobCorrupt(
                 f"table of contents: {name!r} has {entry.compressed_size} bytes at "
                 f"{entry.offset} in a blob of {blob_size}"
+            )
+        if name != "image.blob" and inflates_too_much(entry.uncompressed_size,
+                                                      entry.compressed_size):
+            raise BlobCorrupt(
+                f"table of contents: {name!r} has {entry.compressed_size} bytes that become "
+                f"{entry.uncompressed_size}"
             )
         sections[name] = Section(name, compressor, entry.offset, entry.compressed_size,
                                  entry.uncompressed_size, digest if any(digest) else b"")
