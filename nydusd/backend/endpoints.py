@@ -195,15 +195,19 @@ class Endpoints:
         """Whether a read ends with *status* from *route*, or goes on to the next one.
 
         What the origin says is the answer. A mirror's word that it has no such object, or does not
-        serve it now, is none; that credentials are wanted (401) or that it is elsewhere (3xx) is
-        one for a backend with a login. A proxy passes on what the origin said, up to 499; 429 is
-        its own.
+        serve it now, is none. For a backend with a login it is one that the object is elsewhere
+        (3xx), and that credentials are wanted (401) if the mirror passes authentication through:
+        another one is not to say who is sent a password. A proxy passes on what the origin said, up
+        to 499; 429 is its own.
         """
         if route.kind == ORIGIN or status < 300:
             return True
         if route.kind == PROXY:
             return not self._fallback or (status < 500 and status != STATUS_TOO_MANY)
-        return self._login and (status < 400 or status == STATUS_UNAUTHORIZED)
+        if not self._login:
+            return False
+        with_login = self._sources[route.number].auth_through
+        return status < 400 or (status == STATUS_UNAUTHORIZED and with_login)
 
     def due_checks(self) -> list[Check]:
         """The health checks to send now; each is due again after its interval.

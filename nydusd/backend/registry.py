@@ -43,6 +43,8 @@ GONE_STATUS = {401, 403, 404, 410}  # of a redirect's target: the registry knows
 class RegistryBackend(HttpBackend):
     """Blobs of the repository that *config* names; `ConfigError` for credentials that are none."""
 
+    login = True
+
     def __init__(self, config: Registry) -> None:
         self.credentials = Credentials(config.auth)
         self._config = config

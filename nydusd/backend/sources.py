@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nydusd.backend.attempt import Attempt
-from nydusd.backend.endpoints import Endpoints, Route, origin_of
+from nydusd.backend.endpoints import Endpoints, Route
 from nydusd.backend.health import HealthChecks
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ class SourcesSender:
         self._transfer = transfer
         self._health = HealthChecks(self.endpoints, transfer, tls)
         self._open = not login  # credentials are not asked for
-        self._origin = ""  # scheme, host and port of the first request: the backend's own server
         self._proxied = bool(connection.proxy.url)
         self._health.start()
 
@@ -42,9 +41,7 @@ class SourcesSender:
 
         What is for another server (a redirect leads there) has no mirrors.
         """
-        origin = origin_of(request.url)
-        self._origin = self._origin or origin
-        if request.unix_socket or (origin != self._origin and not self._proxied):
+        if request.unix_socket or (request.redirected and not self._proxied):
             return self._transfer.perform(request)
         known = any(name.lower() == "authorization" for name, _ in request.headers)
         routes = self.endpoints.routes(authorized=known or self._open, prefetch=request.background)

@@ -150,6 +150,13 @@ def test_an_error_of_a_mirror_is_no_answer(mirrored, status):
     assert mirrored.is_answer(origin, status)
 
 
+def test_who_passes_no_authentication_through_cannot_ask_for_credentials(clock):
+    endpoints = Endpoints(Connection(mirrors=(SECOND,)), clock, login=True)
+
+    assert not endpoints.is_answer(endpoints.routes()[0], 401)
+    assert endpoints.is_answer(endpoints.routes()[0], 307)
+
+
 @pytest.mark.parametrize("status", [301, 307, 401])
 def test_login_and_redirects_are_answers_of_a_mirror_where_the_backend_knows_them(clock, status):
     for login in (False, True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from typing import NamedTuple
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.hints import spans_to_prefetch
 from nydusd.rafs.load import load_bootstrap
+from tests.system.readback import load_manifest
 
-FILES = ("/first", "/second")
 FILE_BYTES = 200_000
-KINDS = ("v5", "v6")
+KINDS = ("v5", "v6", "zran")
+ZRAN_BYTES = range(20_000, 200_000)  # of the two files that are read of the zran image
 
 
 class FaultImage(NamedTuple):
@@ -23,7 +25,7 @@ class FaultImage(NamedTuple):
     kind: str
     bootstrap: Path
     blobs: dict[str, bytes]  # id -> bytes
-    content: dict[str, bytes]  # path in the image -> bytes
+    digests: dict[str, str]  # of the two files: path in the image -> sha256
 
     def load(self) -> Bootstrap:
         """The bootstrap, opened."""
@@ -31,27 +33,43 @@ class FaultImage(NamedTuple):
 
 
 def make_images(folder: Path) -> dict[str, FaultImage]:
-    """An image of each kind, in *folder*."""
+    """An image of versions 5 and 6, in *folder*."""
     tree = folder / "tree"
     tree.mkdir()
     rng = random.Random(7)
     words = [f"word{number} " for number in range(500)]
-    content = {}
-    for path in FILES:
-        text = "".join(rng.choices(words, k=FILE_BYTES // 5))[:FILE_BYTES]
-        content[path] = text.encode()
-        (tree / path[1:]).write_bytes(content[path])
-    return {kind: _make(kind, tree, folder / kind, content) for kind in KINDS}
+    digests = {}
+    for path in ("/first", "/second"):
+        data = "".join(rng.choices(words, k=FILE_BYTES // 5))[:FILE_BYTES].encode()
+        digests[path] = hashlib.sha256(data).hexdigest()
+        (tree / path[1:]).write_bytes(data)
+    return {kind: _make(kind, tree, folder / kind, digests) for kind in ("v5", "v6")}
 
 
-def _make(kind: str, tree: Path, folder: Path, content: dict[str, bytes]) -> FaultImage:
+def _make(kind: str, tree: Path, folder: Path, digests: dict[str, str]) -> FaultImage:
     (folder / "blobs").mkdir(parents=True)
     options = ["--fs-version", kind[1], "--compressor", "zstd", "--chunk-size", "0x10000"]
     output = ["--bootstrap", str(folder / "bootstrap"), "--blob-dir", str(folder / "blobs")]
     program = [sys.executable, "-m", "nydusd.cli.nydus_image", "create"]
     subprocess.run([*program, *output, *options, str(tree)], check=True, capture_output=True)
-    blobs = {path.name: path.read_bytes() for path in (folder / "blobs").iterdir()}
-    return FaultImage(kind, folder / "bootstrap", blobs, content)
+    return FaultImage(kind, folder / "bootstrap", _blobs(folder / "blobs"), digests)
+
+
+def zran_image(folder: Path) -> FaultImage:
+    """The reference builder's image of a gzip layer in *folder*: two files far from each other."""
+    manifest = load_manifest(folder / "manifest.json.gz")
+    fitting = [
+        path
+        for path, entry in sorted(manifest.items())
+        if entry.get("size", 0) in ZRAN_BYTES and path.isascii()
+    ]
+    paths = (fitting[0], fitting[-1])
+    digests = {path: manifest[path]["sha256"] for path in paths}
+    return FaultImage("zran", folder / "bootstrap", _blobs(folder / "blobs"), digests)
+
+
+def _blobs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def spans_of(bootstrap: Bootstrap, path: str) -> list:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from tests.servers.loopback import Exchange, LoopbackServer
 
 HOP_BY_HOP = {"connection", "proxy-connection", "proxy-authorization", "keep-alive"}
+OWN = {*HOP_BY_HOP, "content-length", "transfer-encoding"}
 ORIGIN_TIMEOUT_S = 10
 
 
@@ -27,7 +28,7 @@ class ForwardProxy(LoopbackServer):
         self.upstream = upstream or {}
         self.hits = 0
         self.misses = 0
-        self._kept: dict[tuple[str, str], tuple[int, bytes, str]] = {}
+        self._kept: dict[tuple[str, str], tuple[int, bytes, dict[str, str]]] = {}
         self._kept_lock = threading.Lock()
 
     def respond(self, exchange: Exchange) -> None:
@@ -50,11 +51,10 @@ class ForwardProxy(LoopbackServer):
             if kept[0] in (200, 206):
                 with self._kept_lock:
                     self._kept[key] = kept
-        status, body, content_range = kept
-        more = {"Content_Range": content_range} if content_range else {}
-        exchange.answer(status, body, **more)
+        status, body, headers = kept
+        exchange.answer(status, body, **headers)
 
-    def _fetch(self, exchange: Exchange) -> tuple[int, bytes, str]:
+    def _fetch(self, exchange: Exchange) -> tuple[int, bytes, dict[str, str]]:
         request = exchange.request
         parts = urlsplit(request.target)
         netloc = self.upstream.get(parts.netloc, parts.netloc)
@@ -65,6 +65,11 @@ class ForwardProxy(LoopbackServer):
             }
             origin.request(request.method, parts.path, headers=headers)
             answer = origin.getresponse()
-            return answer.status, answer.read(), answer.headers.get("Content-Range", "")
+            passed = {
+                name.replace("-", "_"): value
+                for name, value in answer.headers.items()
+                if name.lower() not in OWN
+            }
+            return answer.status, answer.read(), passed
         finally:
             origin.close()
