@@ -6,6 +6,7 @@ from nydusd.backend.interface import BlobReader
 from nydusd.base.counters import Counters
 from nydusd.cache.blobfile import BlobFile
 from nydusd.cache.chunkmap import ChunkMap
+from nydusd.cache.durable import DurableRecord
 from nydusd.codec.cipher import BlobCipher
 from nydusd.rafs.blobmeta import BlobMeta
 from nydusd.rafs.blobs import BlobInfo
@@ -23,6 +24,7 @@ class CachedBlob:
     compressed: bool
     validate: bool
     recheck: bool
+    durable: DurableRecord | None
     def __new__(
         cls,
         info: BlobInfo,
@@ -37,6 +39,7 @@ class CachedBlob:
         compressed: bool = False,
         validate: bool = False,
         recheck: bool = False,
+        durable: DurableRecord | None = None,
     ) -> Self: ...
     def close(self) -> None: ...
     def load_description(self) -> None: ...

@@ -6,22 +6,15 @@ one pool and asks it for a `Device` for each mount, on its control thread; the l
 
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from nydusd.backend.open import open_backend
-from nydusd.base.errors import CacheError, ConfigError, UnsupportedError
-from nydusd.cache.blobfile import BlobFile, has_data
+from nydusd.base.errors import ConfigError, UnsupportedError
 from nydusd.cache.cached_blob import CachedBlob
-from nydusd.cache.chunkmap import (
-    ChunkMap,
-    copy_chunk_map,
-    open_chunk_map,
-    promises_data,
-)
 from nydusd.cache.device import Device
+from nydusd.cache.files import CacheFiles, CachePolicy, keeps_map, made_folder, open_files
 from nydusd.cache.sidecars import chunk_digests, cipher_of, fetch_blob_meta, kept_blob_meta
 from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
 from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
@@ -33,19 +26,6 @@ if TYPE_CHECKING:
     from nydusd.config.model import Backend, Cache
     from nydusd.rafs.blobmeta import BlobMeta
     from nydusd.rafs.bootstrap import Bootstrap
-
-logger = logging.getLogger("nydusd")
-
-CHUNKS_MAX = 0xFFFFFFFF
-
-
-class CachePolicy(NamedTuple):
-    """What of the cache section decides how one blob is kept."""
-
-    folder: Path | None  # None: nothing is kept
-    compressed: bool
-    validate: bool
-    use_chunk_map: bool
 
 
 def cache_policy(cache: Cache) -> CachePolicy:
@@ -163,10 +143,10 @@ def has_chunks(info: BlobInfo) -> bool:
 def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> CachedBlob:
     """One blob of *backend* with its cache files as *policy* has it."""
     reader = backend.reader(info.blob_id)
-    file: BlobFile | None = None
+    files: CacheFiles | None = None
     try:
         folder = made_folder(policy.folder)
-        chunks, file = open_files(info, policy, folder)
+        files = open_files(info, policy, folder)
         describe = meta = None
         if info.ci_compressed_size:
             describe = blob_meta_source(info, backend, folder)
@@ -175,8 +155,8 @@ def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> Cach
         return CachedBlob(
             info,
             reader,
-            chunks,
-            file,
+            files.chunks,
+            files.file,
             describe=describe,
             meta=meta,
             digests=digests,
@@ -184,25 +164,14 @@ def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> Cach
             compressed=policy.compressed,
             # v5 has digests in the bootstrap; v6 in the blob, if at all.
             validate=policy.validate and (info.version == 5 or bool(digests)),
-            recheck=file is not None and not keeps_map(info, policy),
+            recheck=files.file is not None and not keeps_map(info, policy),
+            durable=files.durable,
         )
     except BaseException:
         reader.close()
-        if file is not None:
-            file.close()
+        if files is not None:
+            files.close()
         raise
-
-
-def made_folder(folder: Path | None) -> Path | None:
-    """*folder*, made with its parents; None when there is none and none can be made."""
-    if folder is None:
-        return None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        logger.warning("cache directory %s cannot be made: %s; reads go on without", folder, exc)
-        return None
-    return folder
 
 
 def meta_path(folder: Path, info: BlobInfo) -> Path:
@@ -240,94 +209,3 @@ def digests_of(
         return chunk_digests(info, reader, folder)
     finally:
         reader.close()
-
-
-# --- chunk map and data file
-
-
-def keeps_map(info: BlobInfo, policy: CachePolicy) -> bool:
-    """Whether ready bits are kept in a file."""
-    return policy.use_chunk_map and info.has_chunk_map and info.chunk_count > 0
-
-
-def in_memory_map(info: BlobInfo) -> ChunkMap:
-    """Bits of this process alone; where the count is unknown, as many as the blob has bytes."""
-    return ChunkMap(info.chunk_count or min(info.uncompressed_size or CHUNKS_MAX, CHUNKS_MAX))
-
-
-def open_files(
-    info: BlobInfo, policy: CachePolicy, folder: Path | None
-) -> tuple[ChunkMap, BlobFile | None]:
-    """The blob's chunk map and data file; in a directory that cannot be written, what is there."""
-    if folder is None:
-        return in_memory_map(info), None
-    path = data_path(folder, info, policy.compressed)
-    size = info.data_size if policy.compressed else info.uncompressed_size
-    map_path = folder / f"{info.blob_id}.blob.data.chunk_map"
-    if not keeps_map(info, policy):
-        return in_memory_map(info), open_data(path, size)
-    other = data_path(folder, info, not policy.compressed)
-    if other.exists():
-        raise CacheError(
-            f"{other} is there: a cache directory is compressed or it is not, and the chunk map "
-            "is the same; use another work_dir, or remove the files of this blob"
-        )
-    # The map is read first: who makes both makes the data file first, and is not taken for stale.
-    if promises_data(map_path) and not has_data(path, size):
-        drop_stale(map_path, path)
-    file = open_data(path, size)
-    if file is None:
-        return in_memory_map(info), None
-    try:
-        return open_map(info, map_path, file), file
-    except BaseException:
-        file.close()
-        raise
-
-
-def data_path(folder: Path, info: BlobInfo, compressed: bool) -> Path:
-    """Where the blob's bytes are kept."""
-    return folder / f"{info.blob_id}.blob.{'raw' if compressed else 'data'}"
-
-
-def drop_stale(map_path: Path, path: Path) -> None:
-    """Take a chunk map away that promises bytes which its data file cannot have, and that file.
-
-    Other daemons of the directory keep both, unlinked, and go on; the map goes first, so that at no
-    time a fresh data file stands beside the old map (docs/decisions/0011).
-    """
-    logger.warning("%s promises more than %s holds: both are made anew", map_path, path)
-    try:
-        map_path.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    except OSError as exc:
-        raise CacheError(
-            f"{map_path} promises more than {path} holds and cannot be removed ({exc}): remove "
-            "both, or use another work_dir"
-        ) from exc
-
-
-def open_data(path: Path, size: int) -> BlobFile | None:
-    """The data file, read-only where it must be; None when there is none and none can be made."""
-    try:
-        return BlobFile(path, size)
-    except OSError as exc:
-        reason = str(exc)  # not the exception, which would keep every frame below alive
-    try:
-        file = BlobFile(path, size, read_only=True)
-    except (OSError, CacheError):
-        logger.warning("%s cannot be made: %s; reads go on without", path, reason)
-        return None
-    logger.warning("%s cannot be written: %s; what it has is used", path, reason)
-    return file
-
-
-def open_map(info: BlobInfo, path: Path, file: BlobFile) -> ChunkMap:
-    """The chunk map, in memory where its file cannot be written."""
-    if file.keeps:
-        try:
-            return open_chunk_map(path, info.chunk_count)
-        except OSError as exc:
-            logger.warning("chunk map %s cannot be used: %s; it stays in memory", path, exc)
-            return in_memory_map(info)
-    return copy_chunk_map(path, info.chunk_count)

@@ -11,9 +11,11 @@ from nydusd.base.errors import CacheError
 from nydusd.cache.chunkmap import (
     ChunkMap,
     bitmap_bytes,
-    copy_chunk_map,
+    both,
+    either,
     open_chunk_map,
     promises_data,
+    view_chunk_map,
 )
 
 HEADER = struct.pack("<4I", 0x424D4150, 1, 0x434D4150, 0)
@@ -48,7 +50,7 @@ def test_bits_of_a_file_are_read_as_they_stand(tmp_path_factory, ready):
     make(path, bytes(bits))
     chunks = open_chunk_map(path, 100)
     assert {index for index in range(110) if chunks.ready(index)} == ready
-    assert {index for index in range(110) if copy_chunk_map(path, 100).ready(index)} == ready
+    assert {index for index in range(110) if view_chunk_map(path, 100).ready(index)} == ready
 
 
 def test_a_full_map_gets_its_marker_at_the_next_open(tmp_path):
@@ -84,7 +86,7 @@ def test_a_map_of_a_hostile_image_is_opened_in_little_memory(tmp_path):
     try:
         assert not promises_data(path)
         assert not open_chunk_map(path, 0xFFFFFFFF).ready(7)
-        assert not copy_chunk_map(path, 0xFFFFFFFF).ready(7)
+        assert not view_chunk_map(path, 0xFFFFFFFF).ready(7)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -141,16 +143,75 @@ def test_nothing_lies_past_the_last_chunk():
     assert chunks.ready_count() == 0
 
 
-def test_a_file_cut_under_the_map_leaves_nothing_ready_and_new_bits_in_memory(tmp_path):
+def test_a_file_cut_under_the_map_promises_nothing_and_leaves_what_is_known(tmp_path):
     path = tmp_path / "map"
+    open_chunk_map(path, 40000).mark_ready(0)
     chunks = open_chunk_map(path, 40000)
     chunks.mark_ready(1)
     os.truncate(path, 0)
-    assert not chunks.ready(1)
+    assert not chunks.ready(0)
     assert not chunks.shared
     chunks.mark_ready(2)
+    assert chunks.ready(1)
     assert chunks.ready(2)
     assert path.stat().st_size == 0
+
+
+def test_promises_of_others_are_not_known_until_somebody_has_looked(tmp_path):
+    path = tmp_path / "map"
+    mine, other = open_chunk_map(path, 16), open_chunk_map(path, 16)
+    other.mark_ready(3)
+    mine.mark_ready(4)
+    assert mine.ready(3)
+    assert not mine.known_ready(3)
+    assert mine.known_ready(4)
+    mine.look_again()
+    assert mine.ready(4)
+    assert not mine.known_ready(4)
+    mine.keep_to_itself()
+    mine.mark_ready(5)
+    assert not mine.ready(4)
+    assert mine.ready(5)
+    assert not other.ready(5)
+
+
+@pytest.mark.parametrize("first", ["new", "old"])
+def test_both_names_of_the_map_are_one_file_where_there_was_one(tmp_path, first):
+    new, old = tmp_path / "new", tmp_path / "old"
+    open_chunk_map(tmp_path / first, 16).mark_ready(9)
+    chunks = open_chunk_map(new, 16, old)
+    assert new.samefile(old)
+    chunks.mark_ready(3)
+    assert old.read_bytes()[4096:] == b"\x10\x40"
+
+
+def test_two_maps_of_one_data_file_are_both_read_and_written(tmp_path):
+    new, old = tmp_path / "new", tmp_path / "old"
+    daemons = [open_chunk_map(new, 16), open_chunk_map(old, 16)]
+    daemons[0].mark_ready(1)
+    daemons[1].mark_ready(2)
+    chunks = open_chunk_map(new, 16, old)
+    assert [chunks.ready(index) for index in range(4)] == [False, True, True, False]
+    assert chunks.promises() == b"\x60\0"
+    chunks.mark_ready(3)
+    assert daemons[0].ready(3)
+    assert daemons[1].ready(3)
+
+
+def test_a_map_that_is_only_read_keeps_new_bits_to_itself(tmp_path):
+    path = tmp_path / "map"
+    other = open_chunk_map(path, 16)
+    chunks = view_chunk_map(path, 16)
+    chunks.mark_ready(1)
+    chunks.add_promises(b"\xff\xff")
+    assert not other.ready(1)
+    other.mark_ready(2)
+    assert chunks.ready(2)
+
+
+def test_bitmaps_are_joined_and_cut():
+    assert either(b"\x01\x80", b"\x10\x80") == b"\x11\x80"
+    assert both(b"\x01\x80", b"\x11\x00") == b"\x01\x00"
 
 
 def test_a_forgotten_map_leaves_the_file_to_the_others(tmp_path):

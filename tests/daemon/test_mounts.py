@@ -55,7 +55,7 @@ def request_for(image, work_dir, mountpoint="/", blobs=None, prefetch=None, **ra
 
 
 def ready_chunks(work_dir):
-    maps = list(Path(work_dir).glob("*.chunk_map"))
+    maps = list(Path(work_dir).glob("*.blob.data.chunk_map"))
     return sum(bin(byte).count("1") for path in maps for byte in path.read_bytes()[4096:])
 
 

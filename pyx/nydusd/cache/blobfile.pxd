@@ -5,6 +5,7 @@ from nydusd.cache.target cimport ReadTarget
 
 cdef enum:
     NEIGHBOURHOODS = 64     # remembered places of small reads; a power of two
+    BARRIER_FILES = 4
 
 cdef class BlobFile:
     cdef readonly object path
@@ -15,6 +16,12 @@ cdef class BlobFile:
     # atomic: the neighbourhood last seen in each row, from 1, times 2; + 1 = its pages are mapped
     cdef uint64_t visited[NEIGHBOURHOODS]
     cdef int writable               # atomic: fetches may keep their bytes here
+    # atomic: pages [high, low) of 32 bits each that had no hole when somebody looked last
+    cdef uint64_t solid
+    cdef uint64_t blocks_seen       # at the last has_shrunk(); one thread
+    cdef int unsynced               # atomic: kept since the last take_unsynced()
+    cdef int barrier_due            # atomic: `barrier` has not been synced yet
+    cdef int barrier[BARRIER_FILES]     # owned; -1 = none
     cdef bint counted               # one of the open mappings that share the resident budget
 
     cdef bint is_mapped(self, uint64_t off) noexcept nogil
@@ -26,11 +33,15 @@ cdef class BlobFile:
     cdef void count_mapped(self, uint64_t n) noexcept nogil
 
     # Append *n* bytes at *off* to *target*; 0, -EIO outside the file or no room in the target,
-    # -ENODATA the file is shorter than it was (only with copy_only: then it has been looked at)
+    # -ENODATA the file is shorter than it was or its disk does not give the bytes back (only with
+    # copy_only: then it has been looked at)
     cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil
     cdef bint load_from_memory(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
     # exactly *n* bytes; 0, -ENODATA the file is shorter, -errno
     cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
+    # whether no part of [off, off + n) is a hole: what a set bit promises cannot be there else
+    cdef bint holds(self, uint64_t off, uint64_t n) noexcept nogil
+    cdef int pass_barrier(self) noexcept nogil
     # 0, -EROFS not to be written, -errno
     cdef int store(self, uint64_t off, const uint8_t *data, uint64_t n) noexcept nogil
     cdef void stop_writing(self) noexcept nogil

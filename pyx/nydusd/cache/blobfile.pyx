@@ -7,10 +7,10 @@ pread and pwrite. The length is final from the start. Any thread; opening and cl
 
 import os
 
-from libc.errno cimport EAGAIN, EINTR, EIO, ENODATA, ENOSPC, EROFS, errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.errno cimport EAGAIN, EINTR, EIO, ENODATA, ENOSPC, ENXIO, EROFS, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from posix.unistd cimport close, pread, pwrite
+from posix.unistd cimport close, fdatasync, fsync, lseek, pread, pwrite
 
 cimport cython
 
@@ -30,6 +30,16 @@ cdef extern from "<sys/uio.h>" nogil:
     int64_t preadv2(int, const iovec *, int, int64_t, int)
     int RWF_NOWAIT
 
+cdef extern from "<unistd.h>" nogil:
+    int SEEK_HOLE
+
+cdef extern from "<fcntl.h>" nogil:
+    struct file_handle:
+        uint32_t handle_bytes
+        int handle_type
+    int name_to_handle_at(int, const char *, file_handle *, int *, int)
+    int AT_EMPTY_PATH
+
 cdef extern from *:
     """
     static inline uint64_t sum_add(uint64_t *p, uint64_t n)
@@ -40,14 +50,18 @@ cdef extern from *:
         { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
     static inline int switch_load(const int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
     static inline void switch_store(int *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline int switch_take(int *p) { return __atomic_exchange_n(p, 0, __ATOMIC_ACQ_REL); }
     """
     uint64_t sum_add(uint64_t *, uint64_t) noexcept nogil
     uint64_t sum_load(const uint64_t *) noexcept nogil
     void sum_store(uint64_t *, uint64_t) noexcept nogil
     int switch_load(const int *) noexcept nogil
     void switch_store(int *, int) noexcept nogil
+    int switch_take(int *) noexcept nogil
 
 cdef enum:
+    HANDLE_BYTES_MAX = 128  # Linux: MAX_HANDLE_SZ
+    PAGE_BYTES = 4096
     # A read up to this size is copied when it is the first in its neighbourhood: the faults of a
     # mapping cost more than the copy (daemon CPU of a random 4 KiB read,
     # perf/scenarios/rand-read.toml: 15 us mapped, 11.5 us copied). Where more reads follow, as over
@@ -78,6 +92,12 @@ cdef class BlobFile:
         memset(self.visited, 0, sizeof(self.visited))
         self.writable = not read_only
         self.counted = False
+        self.solid = 0
+        self.blocks_seen = 0
+        self.unsynced = 0
+        self.barrier_due = 0
+        for i in range(BARRIER_FILES):
+            self.barrier[i] = -1
         self.fd = -1
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC if read_only else
                           os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -117,6 +137,7 @@ cdef class BlobFile:
         self.drop()
 
     cdef void drop(self) noexcept nogil:
+        cdef int i
         if self.base != NULL:
             munmap(self.base, self.size)
             self.base = NULL
@@ -126,6 +147,10 @@ cdef class BlobFile:
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
+        for i in range(BARRIER_FILES):
+            if self.barrier[i] >= 0:
+                close(self.barrier[i])
+                self.barrier[i] = -1
 
     cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil:
         cdef int rc
@@ -154,7 +179,7 @@ cdef class BlobFile:
         if room == NULL:
             return -EIO
         if target.copy_only or self.base == NULL:
-            return self.load(off, room, n)
+            return 0 if self.load(off, room, n) == 0 else -ENODATA
         if self.load_from_memory(off, room, n):
             return 0
         undo(target, &start)
@@ -204,12 +229,35 @@ cdef class BlobFile:
             n -= done
         return 0
 
+    cdef bint holds(self, uint64_t off, uint64_t n) noexcept nogil:
+        cdef uint64_t run = sum_load(&self.solid)
+        cdef int64_t end
+        if self.size > 0 and (off > self.size or n > self.size - off):
+            return False
+        if n == 0 or ((run >> 32) * PAGE_BYTES <= off
+                      and off + n <= (run & <uint64_t>0xffffffff) * PAGE_BYTES):
+            return True
+        end = lseek(self.fd, off, SEEK_HOLE)
+        if end < 0:
+            return errno != ENXIO       # cut; else nobody can tell
+        if <uint64_t>end < off + n:
+            return False
+        if <uint64_t>end // PAGE_BYTES <= <uint64_t>0xffffffff:
+            sum_store(&self.solid, ((off + PAGE_BYTES - 1) // PAGE_BYTES) << 32
+                      | <uint64_t>end // PAGE_BYTES)
+        return True
+
     cdef int store(self, uint64_t off, const uint8_t *data, uint64_t n) noexcept nogil:
         cdef int64_t done
+        cdef int rc
         if not switch_load(&self.writable):
             return -EROFS
         if self.size > 0 and (off > self.size or n > self.size - off):
             return -EIO         # a longer file would be refused at the next open
+        if switch_load(&self.barrier_due):
+            rc = self.pass_barrier()
+            if rc != 0:
+                return rc
         while n > 0:
             done = pwrite(self.fd, data, n, off)
             if done < 0 and errno == EINTR:
@@ -219,15 +267,93 @@ cdef class BlobFile:
             data += done
             off += done
             n -= done
+        switch_store(&self.unsynced, 1)
         return 0
+
+    cdef int pass_barrier(self) noexcept nogil:
+        """The small files beside this one reach the disk before the first bit can be set."""
+        cdef int i
+        for i in range(BARRIER_FILES):
+            if self.barrier[i] >= 0 and fsync(self.barrier[i]) != 0:
+                return -errno
+        switch_store(&self.barrier_due, 0)
+        return 0
+
+    def sync_first(self, fds):
+        """Have the files *fds* on the disk before anything is kept here; they become this file's.
+
+        Called before the first store.
+        """
+        cdef int i
+        for i, fd in enumerate(fds):
+            self.barrier[i] = fd
+        self.barrier_due = 1
+
+    def note_unsynced(self):
+        """Somebody has written here what may not have reached the disk."""
+        switch_store(&self.unsynced, 1)
+
+    def take_unsynced(self):
+        """Whether anything was kept since the last call."""
+        return switch_take(&self.unsynced) != 0
+
+    def sync(self):
+        """What has been kept is on the disk when this returns; `OSError` when it is lost."""
+        cdef int rc
+        with nogil:
+            rc = fdatasync(self.fd)
+        if rc != 0:
+            check(-errno, "fdatasync of %s", self.path)
+
+    def identity(self):
+        """What tells this file from any other that has or will have its name."""
+        return identity_of(self.fd)
+
+    def is_in_place(self):
+        """Whether the file still has its name in the directory."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(self.path))
+        except OSError:
+            return False
+
+    def has_shrunk(self):
+        """Whether blocks have gone since the last call: somebody cut it or punched holes.
+
+        What was known of holes is forgotten then.
+        """
+        blocks = os.fstat(self.fd).st_blocks
+        shrunk = blocks < self.blocks_seen
+        self.blocks_seen = blocks
+        if shrunk:
+            sum_store(&self.solid, 0)
+        return shrunk
 
     cdef void stop_writing(self) noexcept nogil:
         switch_store(&self.writable, 0)
+
+    def stop(self):
+        """Keep nothing here any more."""
+        self.stop_writing()
 
     @property
     def keeps(self):
         """Whether fetched bytes may be written here."""
         return switch_load(&self.writable) != 0
+
+
+def identity_of(int fd):
+    """Bytes that name the file behind *fd* in its file system, and no later one of its number.
+
+    The handle that file servers give out: number and generation. Where the file system has none,
+    the number alone.
+    """
+    cdef uint8_t room[HANDLE_BYTES_MAX + 8]
+    cdef file_handle *handle = <file_handle *>room
+    cdef int mount
+    handle.handle_bytes = HANDLE_BYTES_MAX
+    if name_to_handle_at(fd, b"", handle, &mount, AT_EMPTY_PATH) != 0:
+        return b"ino" + os.fstat(fd).st_ino.to_bytes(8, "little")
+    return (<const char *>room)[:sizeof(file_handle) + handle.handle_bytes]
 
 
 def has_data(path, uint64_t size):

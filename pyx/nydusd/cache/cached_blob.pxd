@@ -31,6 +31,7 @@ cdef class CachedBlob:
     cdef readonly bint compressed   # the file keeps stored bytes
     cdef readonly bint validate     # digests are checked, at fetch and at each read
     cdef readonly bint recheck      # no chunk map: what the file has counts when its digest matches
+    cdef readonly object durable    # DurableRecord: what has reached the disk, or None
     cdef bint direct                # ready chunks are answered straight from the file
     cdef uint64_t plain_end         # end of the plain blob, on a multiple of 4096; 0 = not known
     cdef BlobMeta meta              # set once, before `described`; None for v5
@@ -45,6 +46,8 @@ cdef class CachedBlob:
     cdef int users                  # fetches that run; guarded by the GIL
     cdef bint closing               # close() was called; guarded by the GIL
 
+    # whether chunk *index* at *place* is on local disk; what a file promises is looked for once
+    cdef bint has(self, uint32_t index, const ChunkPlace *place) noexcept nogil
     # READ_DONE the chunk is here, READ_MISSING, READ_CLAIMED
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil
     # 0, -EIO the span and the image do not agree or the chunk is absurd

@@ -57,12 +57,13 @@ cdef class CachedBlob:
 
     *file* is None when nothing is kept. *describe* makes the `BlobMeta` (v6) when it is first
     needed, unless *meta* has it already; both None: places come with the spans (v5). *digests*: the
-    chunk digest table, or empty. *cipher*: of an encrypted blob. The blob closes file and reader.
+    chunk digest table, or empty. *cipher*: of an encrypted blob. The blob closes
+    file, reader and *durable*.
     """
 
     def __cinit__(self, info, reader, ChunkMap chunks, BlobFile file, *, describe=None,
                   BlobMeta meta=None, bytes digests=b"", cipher=None, bint compressed=False,
-                  bint validate=False, bint recheck=False):
+                  bint validate=False, bint recheck=False, durable=None):
         self.info = info
         self.reader = reader
         self.chunks = chunks
@@ -71,6 +72,7 @@ cdef class CachedBlob:
         self.compressed = compressed
         self.validate = validate
         self.recheck = recheck
+        self.durable = durable
         self.direct = file is not None and not (compressed or validate) and file.size > 0
         self.plain_end = (info.uncompressed_size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         self.describe = describe
@@ -91,11 +93,23 @@ cdef class CachedBlob:
         # What cannot be is missing too: the fetching side says what is wrong with it, and logs it.
         if not described_load(&self.described) or self.place(span, &place) != 0:
             return READ_MISSING
-        if self.direct and self.chunks.is_ready(span.chunk_index):
+        if self.direct and self.has(span.chunk_index, &place):
             return READ_DONE
         if not impatient and self.chunks.is_claimed(span.chunk_index):
             return READ_CLAIMED
         return READ_MISSING
+
+    cdef bint has(self, uint32_t index, const ChunkPlace *place) noexcept nogil:
+        if self.chunks.is_ready(index):
+            return True
+        if self.file is None or not self.chunks.is_promised(index):
+            return False
+        if not (self.file.holds(place.compressed_offset, place.compressed_size)
+                if self.compressed
+                else self.file.holds(place.uncompressed_offset, place.uncompressed_size)):
+            return False
+        self.chunks.trust(index)
+        return True
 
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil:
         cdef int rc
@@ -195,6 +209,8 @@ cdef class CachedBlob:
 
     cdef int shut(self) except -1:
         self.reader.close()
+        if self.durable is not None:
+            self.durable.close()
         self.chunks.close()
         if self.describe is not None:
             described_store(&self.described, 0)

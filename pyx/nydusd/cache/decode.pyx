@@ -7,7 +7,6 @@ It knows units, compressors, checksums and digests; which chunks are had, claime
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport ENODATA
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
@@ -65,7 +64,7 @@ cdef class Decoder:
             if self.blob.compressed:
                 end = unit_end(chunks, count, start)
                 self.load_stored(chunks + start, end - start)
-            elif self.blob.direct and self.blob.chunks.is_ready(chunks[start].index):
+            elif self.blob.direct and self.blob.has(chunks[start].index, &chunks[start].place):
                 chunks[start].state |= CHUNK_READY
             elif self.is_here(&chunks[start]):
                 self.load(&chunks[start])
@@ -81,7 +80,7 @@ cdef class Decoder:
         """Whether the cache file may have *chunk*: what no map tells, its digest will."""
         if self.blob.file is None:
             return False
-        return (self.blob.chunks.is_ready(chunk.index)
+        return (self.blob.has(chunk.index, &chunk.place)
                 or (self.blob.recheck and chunk.digest != NULL))
 
     cdef int load(self, Chunk *chunk) except -1:
@@ -93,8 +92,8 @@ cdef class Decoder:
         with nogil:
             rc = self.blob.file.load(chunk.place.uncompressed_offset, target, size)
         if rc != 0:
-            if rc == -ENODATA and not self.blob.recheck:
-                self.blob.lose_file()
+            if not self.blob.recheck:
+                self.blob.lose_file()   # cut, or on a disk that does not give it back
             return 0
         chunk.plain = target
         self.check(chunk)
@@ -125,8 +124,8 @@ cdef class Decoder:
         with nogil:
             rc = self.blob.file.load(offset, target, size)
         if rc != 0:
-            if rc == -ENODATA and not self.blob.recheck:
-                self.blob.lose_file()
+            if not self.blob.recheck:
+                self.blob.lose_file()   # cut, or on a disk that does not give it back
             return 0
         if not chunks[0].place.flags & CHUNK_SHARES_UNIT:
             plain = PyByteArray_FromStringAndSize(NULL, chunks[0].place.uncompressed_size)

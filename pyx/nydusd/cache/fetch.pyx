@@ -158,7 +158,7 @@ cdef class Fetch:
             elif self.blob.chunks.claim(chunk.index):
                 chunk.state |= CHUNK_MINE
                 # Somebody may have ended a fetch of it between our look and our claim.
-                if (self.blob.chunks.is_ready(chunk.index)
+                if (self.blob.has(chunk.index, &chunk.place)
                         and self.decoder.look_up(chunk, 1) == 0):
                     self.missing -= 1
                     continue
@@ -173,9 +173,9 @@ cdef class Fetch:
     cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
                          const uint8_t *digest) except -1:
         """Claim a chunk that nobody waits for; false when it is here or somebody else's."""
-        if self.blob.chunks.is_ready(index) or not self.blob.chunks.claim(index):
+        if self.blob.has(index, place) or not self.blob.chunks.claim(index):
             return False
-        if self.blob.chunks.is_ready(index):
+        if self.blob.has(index, place):
             self.blob.chunks.release(index)
             return False
         self.add(index, place, digest, CHUNK_MINE | CHUNK_WANTED)

@@ -51,7 +51,7 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t limit
             return index + 1        # a broken entry: its readers get the error
         if place.compressed_offset >= limit:
             break
-        if not blob.chunks.is_ready(index):
+        if not blob.has(index, &place):
             if not opened:
                 open_window(&window, &place, batch_size)
                 opened = True
@@ -117,7 +117,7 @@ def first_missing(CachedBlob blob):
     if blob.meta is None or not blob.is_keeping():
         return None
     for index in range(blob.chunks.count):
-        if not blob.chunks.is_ready(index) and blob.meta.chunk(index, &place) == 0:
+        if blob.meta.chunk(index, &place) == 0 and not blob.has(index, &place):
             return place.compressed_offset
     return None
 
