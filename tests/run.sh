@@ -6,6 +6,6 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # nginx and openssl: servers that tests start.
-sh dev/prepare.sh --no-install nginx-light openssl
+sh dev/prepare.sh --no-install nginx-light openssl docker-registry curl
 build/venv/bin/python -m pip install -q --disable-pip-version-check 'tox>=4.46'
 exec build/venv/bin/python -m tox run -e lint,types,test,hostile -- "$@"

@@ -294,7 +294,8 @@ def outcome(
     """The response, or the error, of a transfer that libcurl ended with *code*."""
     request, reply = call.request, call.reply
     cut = code == pycurl.E_WRITE_ERROR  # by `take_body`
-    if code and not (cut and (reply.complete or reply.status >= 300)):
+    # A refusal stands, however its text ends: docker-registry announces a whole blob with 416.
+    if code and reply.status < 300 and not (cut and reply.complete):
         if cut and reply.refusal:
             return None, refused(request, reply.refusal)
         kind, reason = explain(code, text)

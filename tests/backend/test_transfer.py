@@ -87,6 +87,16 @@ def test_an_error_status_is_a_response_with_the_beginning_of_its_text(server, tr
     assert len(response.body) <= 4096
 
 
+def test_an_error_status_stands_though_its_text_breaks_off(server, transfer):
+    def act(exchange):
+        exchange.answer(416, body=b"no", length=2_000_000)
+        return False
+
+    server.script("/blob", act)
+
+    assert transfer.perform(ask(server)).status == 416
+
+
 @pytest.mark.parametrize(
     ("action", "kind", "received"),
     [

@@ -47,8 +47,9 @@ def v1_config(
     compressed: bool = False,
     amplify: int = 1 << 20,
     validate: bool = False,
+    backend: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A v1 configuration for blobs in a folder; *cache* None takes the dummycache."""
+    """A v1 configuration for blobs in a folder, or *backend*; *cache* None takes the dummycache."""
     kept: dict[str, Any] = {"type": "dummycache"}
     if cache is not None:
         kept = {
@@ -57,9 +58,9 @@ def v1_config(
             "validate": validate,
             "config": {"work_dir": str(cache)},
         }
-    backend = {"type": "localfs", "config": {"dir": str(blobs), "readahead": False}}
+    local = {"type": "localfs", "config": {"dir": str(blobs), "readahead": False}}
     return {
-        "device": {"backend": backend, "cache": kept},
+        "device": {"backend": backend or local, "cache": kept},
         "mode": "direct",
         "digest_validate": False,
         "iostats_files": False,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.distribution import PROGRAM
+from tests.servers.nginx import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"nydusd": "nydusd.cli.nydusd", "nydus-image": "nydusd.cli.nydus_image"}
 WAIT_FOR_MOUNT = """
@@ -61,6 +64,18 @@ def test_the_first_mount_takes_a_directory(programs):
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert "every file reads back equal" in result.stdout
+
+
+@pytest.mark.skipif(
+    PROGRAM is None, reason="needs docker-registry (Debian package docker-registry)"
+)
+def test_an_image_is_pushed_to_a_registry_and_mounted_from_there(programs, monkeypatch):
+    monkeypatch.setenv("REGISTRY_PORT", str(free_port()))
+
+    result = run(["sh", "examples/registry-mount.sh"], programs)
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("every file reads back equal") == 2
 
 
 def test_the_tour_of_the_readme_can_be_followed(programs, tmp_path):

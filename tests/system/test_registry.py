@@ -1,0 +1,103 @@
+"""Images mounted from a real registry: read back whole, and what happens while it is away."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.servers.distribution import AUTH, PASSWORD, PROGRAM, Distribution, TokenServer
+from tests.system.images import GOLDEN, Image
+from tests.system.readback import differences
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.fuse,
+    pytest.mark.skipif(
+        PROGRAM is None, reason="needs docker-registry (Debian package docker-registry)"
+    ),
+]
+REPO = "team/app"
+
+
+def push(registry, image):
+    """Bring the image's blobs in, under the ids they have."""
+    for blob in image.blobs.iterdir():
+        assert registry.push(REPO, blob.read_bytes()) == blob.name
+
+
+def backend(registry, **more):
+    config = {"host": registry.host, "repo": REPO, "scheme": "http", **more}
+    return {"type": "registry", "config": config}
+
+
+@pytest.mark.parametrize("name", ["v5-lz4", "v6-zstd"])
+def test_an_image_reads_back_from_a_registry_with_a_token_server(serve, now, tmp_path, name):
+    image = Image(GOLDEN / name)
+    with (
+        TokenServer(tmp_path / "tokens") as tokens,
+        Distribution(tmp_path / "registry", tokens=tokens) as registry,
+    ):
+        push(registry, image)
+        asked = tokens.asked
+        with serve(image, backend=backend(registry, auth=AUTH), options=("-l", "trace")) as daemon:
+            assert not differences(daemon.mountpoint, image.manifest, now)
+        assert daemon.wait() == 0, daemon.text
+        assert tokens.asked == asked + 1
+    for secret in (AUTH, PASSWORD, "Bearer", "eyJ"):
+        assert secret not in daemon.text
+
+
+def test_credentials_that_are_refused_give_errors_and_no_secret(serve, tmp_path):
+    image = Image(GOLDEN / "v6-zstd")
+    with Distribution(tmp_path / "registry", htpasswd=True) as registry:
+        push(registry, image)
+        with serve(image, backend=backend(registry, auth="dXNlcjp3cm9uZw==")) as daemon:
+            assert first_error(daemon.mountpoint) == errno.EIO
+        assert daemon.wait() == 0, daemon.text
+    assert "refuses the credentials" in daemon.text
+    assert "dXNlcjp3cm9uZw" not in daemon.text
+
+
+def files_below(mountpoint: Path):
+    return [
+        path for path in sorted(mountpoint.rglob("*")) if path.is_file() and path.stat().st_size
+    ]
+
+
+def first_error(mountpoint: Path) -> int:
+    """The errno of reading the first file that cannot be read, 0 when all can."""
+    for path in files_below(mountpoint):
+        try:
+            path.read_bytes()
+        except OSError as exc:
+            return exc.errno or 0
+    return 0
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_what_is_cached_is_served_while_the_registry_is_away(serve, now, tmp_path, validate):
+    image = Image(GOLDEN / "v6-zstd")
+    with Distribution(tmp_path / "registry") as registry:
+        push(registry, image)
+        settings = {"backend": backend(registry), "validate": validate}
+        with serve(image, **settings) as daemon:
+            assert not differences(daemon.mountpoint, image.manifest, now)
+
+    with serve(image, **settings) as daemon:
+        assert not differences(daemon.mountpoint, image.manifest, now)
+    assert daemon.wait() == 0, daemon.text
+
+
+def test_a_daemon_starts_without_its_registry_and_reads_when_it_is_there(serve, now, tmp_path):
+    image = Image(GOLDEN / "v6-zstd")
+    registry = Distribution(tmp_path / "registry")
+    with registry:
+        push(registry, image)
+
+    with serve(image, backend=backend(registry)) as daemon:
+        assert first_error(daemon.mountpoint) in (errno.EIO, errno.EINVAL)
+        with registry:
+            assert not differences(daemon.mountpoint, image.manifest, now)
+    assert daemon.wait() == 0, daemon.text
