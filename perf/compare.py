@@ -25,6 +25,7 @@ TITLES = {
     "start_cpu_ms": "CPU until then, ms",
     "version_ms": "`--version`, ms",
     "rss_mib": "resident, MiB",
+    "over_idle_mib": "peak over idle, MiB",
     "growth_mib": "growth over the opens, MiB",
     "kept": "part of the free rate",
 }

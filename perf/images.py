@@ -9,10 +9,12 @@ of 16 letters, so an entropy coder halves it. Run `python -m perf.images --help`
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +52,8 @@ TREES = {
     "smoke": Tree(7, (4, 5), 20, 4096, 40, 64 << 20),
     # 300 MB for `nydus-image create`.
     "create": Tree(11, (10, 25), 20, 4096, 140, 120 << 20),
+    # A layer of 1.2 GiB.
+    "layer": Tree(17, (5, 10), 40, 4096, 100, 1 << 30),
     # A large file to be cached and many to be missed.
     "stall": Tree(13, mid_files=600, big_bytes=128 << 20),
 }
@@ -63,12 +67,13 @@ class Image:
     version: int = 6
     compressor: str = "zstd"
     chunk_size: int = 1 << 20
+    layer: str = ""  # the tree as a gzip layer, of which the image is a reference: targz-ref
 
     @property
     def name(self) -> str:
         """Folder name under `images/`."""
         small = "" if self.chunk_size == 1 << 20 else f"-{self.chunk_size >> 10}k"
-        return f"{self.tree}-v{self.version}-{self.compressor}{small}"
+        return f"{self.tree}-v{self.version}-{self.layer or self.compressor}{small}"
 
 
 def random_text(rng: np.random.Generator, count: int) -> bytes:
@@ -118,12 +123,28 @@ def make_tree(work: Path, name: str) -> Path:
 
 def create_command(builder: list[str], image: Image, source: Path, out: Path) -> list[str]:
     """The `nydus-image create` command that makes *image* of *source* in *out*."""
+    if image.layer:
+        return [
+            *builder, "create", "-t", image.layer, "-l", "error",
+            "--chunk-size", hex(image.chunk_size),
+            "-B", str(out / "bootstrap"), "-D", str(out / "blobs"), str(source),
+        ]  # fmt: skip
     return [
         *builder, "create", "-t", "dir-rafs", "-l", "error",
         "-v", str(image.version), "--compressor", image.compressor,
         "--chunk-size", hex(image.chunk_size),
         "-B", str(out / "bootstrap"), "-D", str(out / "blobs"), str(source),
     ]  # fmt: skip
+
+
+def make_layer(source: Path, blobs: Path) -> Path:
+    """*source* as a gzip layer among *blobs*, named by its digest as a registry has it."""
+    path = blobs / "layer"
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        tar.add(source, ".")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return path.rename(blobs / digest)
 
 
 def make_image(work: Path, image: Image, builder: list[str]) -> Path:
@@ -135,6 +156,8 @@ def make_image(work: Path, image: Image, builder: list[str]) -> Path:
     fresh = folder.with_name(f"{image.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "blobs").mkdir(parents=True)
+    if image.layer:
+        source = make_layer(source, fresh / "blobs")
     subprocess.run(
         create_command(builder, image, source, fresh), check=True, stdout=subprocess.DEVNULL
     )

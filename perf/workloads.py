@@ -211,6 +211,16 @@ def memory(bench: Bench, workload: Workload) -> Measures:
     }
 
 
+def peak(bench: Bench, workload: Workload) -> Measures:
+    """Read all files of a folder; how far resident memory rose meanwhile."""
+    assert bench.daemon is not None
+    before = bench.daemon.status()
+    measures = read(bench, workload)
+    after = bench.daemon.status()
+    measures["over_idle_mib"] = (after["VmHWM"] - before["VmRSS"]) / 1024
+    return measures
+
+
 def create(bench: Bench, workload: Workload) -> Measures:
     """Build an image of the tree."""
     image = Image(bench.image.tree, workload.get("version", 6), bench.image.compressor)
@@ -230,6 +240,6 @@ def create(bench: Bench, workload: Workload) -> Measures:
 
 
 KINDS: dict[str, Callable[[Bench, Workload], Measures]] = {
-    kind.__name__: kind for kind in (start, version, walk, read, fio, stalled, memory, create)
+    kind.__name__: kind for kind in (start, version, walk, read, fio, stalled, memory, peak, create)
 }
 NEEDS_NO_DAEMON = {"start", "version", "create"}
