@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BlobCorrupt
 from nydusd.base.mapping import Mapping
+from nydusd.cache.meta_pieces import plain_pieces
 from nydusd.codec.cipher import UNIT_BYTES, BlobCipher, unpadded
 from nydusd.codec.compression import decompress
 from nydusd.rafs.areas import inflates_too_much
@@ -22,6 +23,8 @@ from nydusd.rafs.blobs import Cipher
 from nydusd.rafs.toc import check_stored_toc, find_sections, open_section, tail_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nydusd.backend.interface import BlobReader
     from nydusd.rafs.blobs import BlobInfo
 
@@ -82,21 +85,21 @@ def fetch_blob_meta(info: BlobInfo, reader: BlobReader, path: Path | None) -> Bl
         kept = kept_blob_meta(info, path)
         if kept is not None:
             return kept
-    plain, header = read_blob_meta(info, reader)
+    header = read_header(info, reader)
     if path is not None:
         try:
-            write_blob_meta(path, plain, header, plain_file_size(info))
+            write_blob_meta(path, plain_array(info, reader), header, plain_file_size(info))
             kept = kept_blob_meta(info, path)
         except OSError as exc:
             logger.warning("%s cannot be kept, it stays in memory: %s", path, exc)
             kept = None
         if kept is not None:
             return kept
-    return BlobMeta(Mapping.of_bytes(plain), info, header)
+    return BlobMeta(in_memory(plain_array(info, reader)), info, header)
 
 
-def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:
-    """Plain CI array and header as the blob has them, checked against the blob table."""
+def read_header(info: BlobInfo, reader: BlobReader) -> bytes:
+    """The header of the CI array as the blob has it, checked against the blob table."""
     where = f"blob {info.meta_blob_id}: its table of chunks"
     if info.ci_uncompressed_size > PLAIN_BYTES_MAX or info.ci_compressed_size > PLAIN_BYTES_MAX:
         raise BlobCorrupt(f"{where} is said to have {info.ci_uncompressed_size} bytes")
@@ -104,26 +107,40 @@ def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:
         raise BlobCorrupt(
             f"{where} has {info.ci_compressed_size} bytes that become {info.ci_uncompressed_size}"
         )
-    stored = read_range(reader, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
-    array, header = stored[: info.ci_compressed_size], stored[info.ci_compressed_size :]
+    header = read_range(reader, info.ci_offset + info.ci_compressed_size, HEADER_SIZE)
     cipher = cipher_of(info)
     if cipher is not None:
         header = cipher.decrypt(header)
     difference = header_difference(header, info)
     if difference is not None:
         raise BlobCorrupt(f"{where} is not the one of the bootstrap: {difference}")
-    if cipher is not None:
-        array = cipher.decrypt(array) if len(array) >= UNIT_BYTES else b""
-        short = unpadded(array)
-        if short is not None:
-            try:
-                return decompress(info.ci_compressor, short, info.ci_uncompressed_size), header
-            except BlobCorrupt:
-                pass  # it is content of 18 bytes that looks padded
-    return decompress(info.ci_compressor, array, info.ci_uncompressed_size), header
+    return header
 
 
-def write_blob_meta(path: Path, plain: bytes, header: bytes, size: int) -> None:
+def read_blob_meta(info: BlobInfo, reader: BlobReader) -> tuple[bytes, bytes]:
+    """Plain CI array and header as the blob has them, checked against the blob table."""
+    header = read_header(info, reader)
+    return b"".join(plain_array(info, reader)), header
+
+
+def plain_array(info: BlobInfo, reader: BlobReader) -> Iterable[bytes]:
+    """The plain CI array in pieces; that of an encrypted blob is one."""
+    cipher = cipher_of(info)
+    if cipher is None:
+        return plain_pieces(info, reader)
+    array = b""
+    if info.ci_compressed_size >= UNIT_BYTES:
+        array = cipher.decrypt(read_range(reader, info.ci_offset, info.ci_compressed_size))
+    short = unpadded(array)
+    if short is not None:
+        try:
+            return [decompress(info.ci_compressor, short, info.ci_uncompressed_size)]
+        except BlobCorrupt:
+            pass  # it is content of 18 bytes that looks padded
+    return [decompress(info.ci_compressor, array, info.ci_uncompressed_size)]
+
+
+def write_blob_meta(path: Path, pieces: Iterable[bytes], header: bytes, size: int) -> None:
     """Write content first, header last: a valid header says that the file is complete.
 
     A file of the right size is written in place, as others may have it mapped; one of another
@@ -138,13 +155,33 @@ def write_blob_meta(path: Path, plain: bytes, header: bytes, size: int) -> None:
             path.unlink(missing_ok=True)
             fd = os.open(path, flags, 0o644)
         os.ftruncate(fd, size)
-        write_all(fd, plain.ljust(size - HEADER_SIZE, b"\0"), 0)
+        end = write_pieces(fd, pieces)
+        write_all(fd, bytes(size - HEADER_SIZE - end), end)
         os.fsync(fd)
         write_all(fd, header, size - HEADER_SIZE)
         os.fsync(fd)
     finally:
         if fd >= 0:
             os.close(fd)
+
+
+def in_memory(pieces: Iterable[bytes]) -> Mapping:
+    """*pieces* in a mapping that no file stands behind."""
+    fd = os.memfd_create("nydusd", os.MFD_CLOEXEC)
+    try:
+        write_pieces(fd, pieces)
+        return Mapping(fd)
+    finally:
+        os.close(fd)
+
+
+def write_pieces(fd: int, pieces: Iterable[bytes]) -> int:
+    """Write *pieces* from the start of the file on; where they end."""
+    end = 0
+    for piece in pieces:
+        write_all(fd, piece, end)
+        end += len(piece)
+    return end
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:
