@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from nydusd.base.errors import ConfigError, UnsupportedError
+from nydusd.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from nydusd.backend.interface import BlobBackend
@@ -12,20 +12,22 @@ if TYPE_CHECKING:
 
 _Section = TypeVar("_Section")
 
-NOT_YET = ("localdisk",)
-KNOWN = ("localfs", "http-proxy", "oss", "s3", "registry", *NOT_YET)
+KNOWN = ("localfs", "localdisk", "http-proxy", "oss", "s3", "registry")
 
 
 def open_backend(config: Backend) -> BlobBackend:
-    """The backend that *config* names; nothing is contacted yet.
+    """The backend that *config* names; nothing remote is contacted yet.
 
-    `ConfigError` for an unknown type or a missing section, `UnsupportedError` for a type that is
-    known but not here.
+    `ConfigError` for an unknown type, a missing section, or a disk that cannot be used.
     """
     if config.type == "localfs":
         from nydusd.backend.localfs import LocalFsBackend
 
         return LocalFsBackend(section(config.type, config.localfs))
+    if config.type == "localdisk":
+        from nydusd.backend.localdisk import LocalDiskBackend
+
+        return LocalDiskBackend(section(config.type, config.localdisk))
     if config.type == "http-proxy":
         from nydusd.backend.http_proxy import HttpProxyBackend
 
@@ -42,8 +44,6 @@ def open_backend(config: Backend) -> BlobBackend:
         from nydusd.backend.registry import RegistryBackend
 
         return RegistryBackend(section(config.type, config.registry))
-    if config.type in NOT_YET:
-        raise UnsupportedError(f"backend type {config.type} is not in this version yet")
     raise ConfigError(f"backend type {config.type!r} is not known; known: {', '.join(KNOWN)}")
 
 
