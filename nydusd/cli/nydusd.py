@@ -54,6 +54,16 @@ def _run(words: list[str]) -> int:
         lines, usable = check_config(arguments)
         print_line("\n".join(lines))
         return EXIT_OK if usable else EXIT_FAILED
+    if arguments.flag("check-backend"):
+        import os
+
+        from nydusd.cli.check_backend import check_backend
+
+        sound = True
+        for grade, line in check_backend(arguments, os.environ):
+            print_line(line)
+            sound = sound and grade != "error"
+        return EXIT_OK if sound else EXIT_FAILED
     return _serve(arguments)
 
 

@@ -76,6 +76,20 @@ CHECK: Final = Option(
     flag=True,
     requires=("config",),
 )
+CHECK_BACKEND: Final = (
+    Option(
+        "check-backend",
+        "Ask every source of the configuration for a byte of a blob, and mount nothing",
+        flag=True,
+        requires=("config",),
+        conflicts=("check-config",),
+    ),
+    Option(
+        "blob-id",
+        "Blob to ask for, instead of the first one of the bootstrap",
+        requires=("check-backend",),
+    ),
+)
 DEDUP: Final = Option("dedup-db", "Database of chunks that other daemons have", later=True)
 
 
@@ -86,11 +100,11 @@ def _service_threads(name: str) -> Option:
 COMMANDS: Final = {
     command.name: command
     for command in (
-        Command("", ABOUT, (*COMMON, *FUSE, *FILE_SYSTEM, DEDUP, CHECK)),
+        Command("", ABOUT, (*COMMON, *FUSE, *FILE_SYSTEM, DEDUP, CHECK, *CHECK_BACKEND)),
         Command(
             "fuse",
             "Serve over FUSE (what happens without a subcommand)",
-            (*COMMON, *FUSE, *FILE_SYSTEM, DEDUP, CHECK),
+            (*COMMON, *FUSE, *FILE_SYSTEM, DEDUP, CHECK, *CHECK_BACKEND),
         ),
         Command(
             "virtiofs",
@@ -154,7 +168,7 @@ COMMANDS: Final = {
 }
 
 
-NYDUSD: Final = Program("nydusd", COMMANDS, may_lack_required="check-config")
+NYDUSD: Final = Program("nydusd", COMMANDS, may_lack_required=("check-config", "check-backend"))
 
 
 def later_features(arguments: Arguments) -> list[str]:

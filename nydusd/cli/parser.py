@@ -82,12 +82,12 @@ class Arguments(NamedTuple):
 class Program(NamedTuple):
     """A program's name and its commands, "" among them.
 
-    A command line with the flag *may_lack_required* needs none of the required options.
+    A command line with a flag of *may_lack_required* needs none of the required options.
     """
 
     name: str
     commands: Mapping[str, Command]
-    may_lack_required: str = ""
+    may_lack_required: tuple[str, ...] = ()
 
     def parse(self, arguments: Sequence[str]) -> Arguments:
         """What *arguments* (without the program's name) ask for, or a `UsageError`."""
@@ -253,7 +253,7 @@ class _Parser:
                         f" '{by_name[other].usage}'"
                     )
         missing = [name for option in given for name in option.requires]
-        if self._program.may_lack_required not in self._values:
+        if not any(flag in self._values for flag in self._program.may_lack_required):
             missing = [each.name for each in self._command.options if each.required] + missing
         lacking = [
             by_name[name].usage for name in dict.fromkeys(missing) if name not in self._values

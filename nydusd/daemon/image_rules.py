@@ -32,3 +32,8 @@ def check_image(path: str, config: Config | None) -> None:
     problems = image_problems(bootstrap, config) if config is not None else []
     if problems:
         raise ConfigError("; ".join(problems), tuple(problems))
+
+
+def blob_ids(path: str) -> list[str]:
+    """The ids of the blobs of the bootstrap at *path* that hold data; `BootstrapError`."""
+    return [info.blob_id for info in load_bootstrap(path).blobs if info.chunk_count]
