@@ -25,8 +25,8 @@ class BlobReader(ABC):
         """Bytes of the blob; `BackendError` when that cannot be found out."""
 
     @abstractmethod
-    def read_into(self, buffer: Buffer, offset: int) -> None:
-        """Fill the writable *buffer* with the bytes at *offset*.
+    def read_into(self, buffer: Buffer, offset: int, *, background: bool = False) -> None:
+        """Fill the writable *buffer* with the bytes at *offset*; *background*: nobody waits for it.
 
         `BackendError` when not every byte could be had: the end of the blob inside the range is
         an error too. The content of *buffer* is undefined then.

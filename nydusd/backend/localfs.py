@@ -32,8 +32,9 @@ class LocalFsReader(BlobReader):
         """Bytes of the file now."""
         return os.fstat(self._fd).st_size
 
-    def read_into(self, buffer: Buffer, offset: int) -> None:
+    def read_into(self, buffer: Buffer, offset: int, *, background: bool = False) -> None:
         """Fill *buffer*; a file that ends inside the range is a `BackendError`."""
+        del background
         rest = memoryview(buffer).cast("B")
         at = offset
         try:

@@ -64,6 +64,13 @@ class RegistryBackend(HttpBackend):
         host, name = self._config.host, quote(blob_id, safe="")
         return f"{self._scheme}://{host}/v2/{self._repo}/blobs/sha256:{name}"
 
+    def change_setting(self, name: str, value: str) -> bool:
+        """Take on other credentials (`registry_auth`, base64; empty: anonymous)."""
+        if name != "registry_auth":
+            return super().change_setting(name, value)
+        self.credentials.replace(value)
+        return True
+
     # --- for Authorizer
 
     def token_request(self, url: str, seconds: float, method: str = "GET") -> Request:

@@ -16,7 +16,7 @@ from nydusd.backend.open import open_backend
 from nydusd.base.errors import BackendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
@@ -85,18 +85,32 @@ class MeteredReader(BlobReader):
         """See `BlobReader`."""
         return self._reader.size()
 
-    def read_into(self, buffer: Buffer, offset: int) -> None:
+    def read_into(self, buffer: Buffer, offset: int, *, background: bool = False) -> None:
         """See `BlobReader`."""
         began = time.monotonic()
         failed = True
         try:
-            self._reader.read_into(buffer, offset)
+            self._reader.read_into(buffer, offset, background=background)
             failed = False
         except BackendError as exc:
             self._on_error(str(exc))
             raise
         finally:
             self._metrics.record(memoryview(buffer).nbytes, time.monotonic() - began, failed=failed)
+
+    def stream(self, offset: int) -> Iterator[Buffer]:
+        """See `BlobReader`; each piece counts as one request."""
+        began = time.monotonic()
+        try:
+            for piece in self._reader.stream(offset):
+                size = memoryview(piece).nbytes
+                self._metrics.record(size, time.monotonic() - began, failed=False)
+                yield piece
+                began = time.monotonic()
+        except BackendError as exc:
+            self._on_error(str(exc))
+            self._metrics.record(0, time.monotonic() - began, failed=True)
+            raise
 
     def close(self) -> None:
         """See `BlobReader`."""

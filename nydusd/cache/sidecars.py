@@ -36,6 +36,7 @@ TOC_UNIT = 128  # bytes of an entry; the tar header behind the entries is four
 TOC_BYTES_MIN = 512
 TOC_BYTES_MAX = 4096
 DIGEST_SECTION = "blob.digest"
+SIZE_UNKNOWN = 1 << 62  # of a blob: as large as any
 
 
 def read_range(reader: BlobReader, offset: int, size: int) -> bytes:
@@ -201,8 +202,10 @@ def chunk_digests(info: BlobInfo, reader: BlobReader, folder: Path | None) -> by
 
     `BlobCorrupt` when the blob has no such table or it is not what the ToC says.
     """
-    toc = kept_toc(info, folder) or fetch_toc(info, reader, folder)
-    section = find_sections(toc, reader.size()).get(DIGEST_SECTION)
+    toc = kept_toc(info, folder)
+    # What is kept must do without the backend: it may be away when a daemon starts.
+    size = reader.size() if toc is None else SIZE_UNKNOWN
+    section = find_sections(toc or fetch_toc(info, reader, folder), size).get(DIGEST_SECTION)
     if section is None:
         raise BlobCorrupt(f"blob {info.meta_blob_id}: its table of contents lists no chunk digests")
     if section.uncompressed_size != info.chunk_count * DIGEST_BYTES:
@@ -232,7 +235,7 @@ def kept_toc(info: BlobInfo, folder: Path | None) -> bytes | None:
         return None
     try:
         check_stored_toc(toc, info.toc_digest if info.toc_size else b"")
-        return toc if find_sections(toc, 1 << 62) else None
+        return toc if find_sections(toc, SIZE_UNKNOWN) else None
     except BlobCorrupt:
         return None
 

@@ -218,20 +218,31 @@ def test_wrong_credentials_are_told_and_do_not_storm_the_token_server(registry_o
     assert len(server.tokens_asked()) == 2  # POST, GET
 
 
-def test_new_credentials_are_used_while_mounted(registry_of, backend_of, monkeypatch):
+def test_new_credentials_are_used_while_mounted(registry_of, backend_of):
     server = registry_of(auth="bearer")
     backend = backend_of(server, auth=base64.b64encode(b"user:old").decode())
     failure(backend)
 
-    backend.credentials.replace(USER)
+    assert backend.change_setting("registry_auth", USER)
 
     assert read(backend) == BLOB[100:1100]
     other = base64.b64encode(b"other:word").decode()
     server.users = {other}
     server.revoke()
-    backend.credentials.replace(other)
+    assert backend.change_setting("registry_auth", other)
     assert read(backend) == BLOB[100:1100]
     assert server.tokens_asked()[-1].headers["authorization"] == f"Basic {other}"
+
+
+def test_new_credentials_that_are_none_leave_the_old_ones(registry_of, backend_of):
+    server = registry_of(auth="basic")
+    backend = backend_of(server, auth=USER)
+
+    with pytest.raises(ConfigError):
+        backend.change_setting("registry_auth", "nonsense!")
+
+    assert read(backend) == BLOB[100:1100]
+    assert not backend.change_setting("color", "blue")
 
 
 def test_no_credentials_for_a_registry_that_wants_some(registry_of, backend_of):

@@ -151,10 +151,11 @@ class MadeReader(BlobReader):
     def size(self) -> int:
         return len(self.data)
 
-    def read_into(self, buffer, offset: int) -> None:
+    def read_into(self, buffer, offset: int, *, background: bool = False) -> None:
         size = len(buffer)
         with self.backend.lock:
             self.backend.requests.append((offset, size))
+            self.backend.background += background
         self.backend.started.set()
         assert self.backend.gate.wait(20)
         if any(offset < end and start < offset + size for start, end in self.backend.broken):
@@ -173,6 +174,7 @@ class MadeBackend(BlobBackend):
     def __init__(self, *blobs: MadeBlob) -> None:
         self.blobs = {blob.blob_id: blob for blob in blobs}
         self.requests: list[tuple[int, int]] = []
+        self.background = 0  # of the requests, those that nobody waits for
         self.broken: list[tuple[int, int]] = []
         self.closed = 0
         self.lock = threading.Lock()

@@ -48,6 +48,7 @@ def test_everything_is_filled_in_requests_of_the_batch_size(tmp_path):
     assert max(size for _, size in backend.data_requests(blob)) <= 128 << 10
     counts = filled.snapshot()
     assert counts["prefetch_bytes"] == counts["backend_bytes"] == blob.data_size
+    assert backend.background == len(backend.data_requests(blob))
     requests = len(backend.requests)
     assert read_spans(filled, blob.spans()) == blob.content
     assert len(backend.requests) == requests

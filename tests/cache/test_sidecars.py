@@ -61,6 +61,13 @@ def test_digests_are_found_through_the_toc_and_kept(tmp_path, made, known):
     assert len(backend.requests) == requests
 
 
+def test_kept_digests_do_without_the_backend(tmp_path, made):
+    blob, info, digests, _ = made
+    chunk_digests(info, MadeBackend(blob).reader(blob.blob_id), tmp_path)
+
+    assert chunk_digests(info, None, tmp_path) == digests
+
+
 @pytest.mark.parametrize("name", ["blob.toc", "blob.digest"])
 @pytest.mark.parametrize("content", [b"", b"x" * 640, b"x" * 5000])
 def test_broken_files_are_fetched_again(tmp_path, made, name, content):

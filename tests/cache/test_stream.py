@@ -26,7 +26,7 @@ class StreamReader:
     def size(self) -> int:
         return self.reader.size()
 
-    def read_into(self, buffer, offset: int) -> None:
+    def read_into(self, buffer, offset: int, *, background: bool = False) -> None:
         self.reader.read_into(buffer, offset)
 
     def close(self) -> None:

@@ -153,7 +153,7 @@ class GatedReader:
     def size(self):
         return self.reader.size()
 
-    def read_into(self, buffer, offset):
+    def read_into(self, buffer, offset, *, background=False):
         self.gate.wait()
         self.reader.read_into(buffer, offset)
 

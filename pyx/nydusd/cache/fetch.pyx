@@ -342,7 +342,7 @@ cdef class Fetch:
         if self.prefetching:
             self.blob.counters.add(COUNT_PREFETCH_REQUESTS, 1)
             self.blob.counters.add(COUNT_PREFETCH_BYTES, wanted.size)
-        self.blob.reader.read_into(raw, wanted.offset)
+        self.blob.reader.read_into(raw, wanted.offset, background=self.prefetching)
         return self.take_range(wanted, raw)
 
     cdef int take_stored(self, uint64_t offset, bytearray stored) except -1:
