@@ -201,9 +201,9 @@ class World:
         for name, place in self.places.items():
             output = output.replace(place, name)
         output = output.replace(str(file), "config.toml")
-        return Outcome(
-            re.sub(r"(?<= )\d+ ms|1\d\d\d milliseconds", "3 ms", output), ended.returncode
-        )
+        output = re.sub(r"(?<= )\d+ ms", "3 ms", output)
+        output = re.sub(r"1\d\d\d milliseconds", "1000 milliseconds", output)
+        return Outcome(output.replace("proxy 127.0.0.1 ", "proxy "), ended.returncode)
 
 
 def section(world: World) -> str:
