@@ -18,15 +18,13 @@ logger = logging.getLogger("nydusd")
 CONTROL_SECONDS = 1.0  # for the job that runs when the end comes
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, socket_file: SocketFile) -> int:
     """Serve until a signal, a request to end, or until the mount is gone; the exit status."""
-    assert settings.apisock is not None
     end = EndRequest()
     end.install()
-    socket_file = SocketFile(settings.apisock)
     daemon = Daemon(settings, end)
     daemon.upgrade = Upgrade(daemon)
-    if not settings.upgrade:
+    if not settings.waits:
         daemon.start()
     control = ControlThread(daemon.mounts.tidy)
     try:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nydusd")
 
+ANSWER_SECONDS = 1.0  # for the job that runs when the end comes
+
 
 class Service:
     """Answers requests about *context*; jobs go to *control*, answers come back in *loop*."""
@@ -35,6 +37,7 @@ class Service:
         self._context = context
         self._control = control
         self._loop = loop
+        self._jobs: set[asyncio.Future[Response]] = set()
 
     def answer(self, request: Request) -> Answer:
         """The answer to *request*, or a future of it."""
@@ -58,6 +61,8 @@ class Service:
 
     def _on_control(self, route: Route, request: Request) -> asyncio.Future[Response]:
         future: asyncio.Future[Response] = self._loop.create_future()
+        self._jobs.add(future)
+        future.add_done_callback(self._jobs.discard)
 
         def done(result: Response | None, exc: BaseException | None) -> None:
             response = self._failed(route, request, exc) if exc is not None else result
@@ -67,6 +72,13 @@ class Service:
 
         self._control.submit(Job(lambda: route.handler(self._context, request), done))
         return future
+
+    async def finish(self) -> None:
+        """Stop the loop once the answer to the job that runs is on its way."""
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=ANSWER_SECONDS)
+        await asyncio.sleep(0)
+        self._loop.stop()
 
     @staticmethod
     def _tell(future: asyncio.Future[Response], response: Response | None) -> None:
@@ -80,11 +92,12 @@ def serve(daemon: Daemon, end: EndRequest, control: ControlThread, sock: socket.
     asyncio.set_event_loop(loop)
     service = Service(Context(daemon), control, loop)
     limit = ConnectionLimit()
+    ends: list[asyncio.Task[None]] = []
 
     def look_for_end() -> None:
         end.drain()
         if end.reason:
-            loop.call_soon(loop.stop)  # after the answer to the request that asked for it
+            ends.append(loop.create_task(service.finish()))
 
     loop.add_reader(end.fileno(), look_for_end)
     try:

@@ -37,6 +37,7 @@ class SocketFile:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._identity: tuple[int, int] | None = None
+        self._sock: socket.socket | None = None
         self.check()
 
     def check(self) -> None:
@@ -53,7 +54,12 @@ class SocketFile:
             raise ConfigError(f"--apisock {self._path}: another process listens there")
 
     def listen(self) -> socket.socket:
-        """The listening socket, non-blocking; what was left at the path is gone."""
+        """The listening socket, non-blocking; what was left at the path is gone.
+
+        The same one when it listens already. Closed by the caller, or by `remove`.
+        """
+        if self._sock is not None:
+            return self._sock
         self.check()
         self._path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -69,10 +75,14 @@ class SocketFile:
                 raise
             raise ConfigError(f"--apisock {self._path}: {exc}") from exc  # path too long
         self._identity = info.st_dev, info.st_ino
+        self._sock = sock
         return sock
 
     def remove(self) -> None:
-        """Take the file away, if it is still ours."""
+        """Listen no more and take the file away, if it is still ours."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
         try:
             info = self._path.lstat()
             if self._identity == (info.st_dev, info.st_ino):

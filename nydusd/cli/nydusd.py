@@ -46,7 +46,10 @@ def _run(words: list[str]) -> int:
         print_line(NYDUSD.help_text(arguments.command))
         return EXIT_OK
     if features := later_features(arguments):
-        complain(_custom_error("Unsupported", not_in_this_version(features)))
+        from nydusd.base.os_error import debug_custom_error
+
+        refusal = debug_custom_error("Unsupported", not_in_this_version(features))
+        complain(f"Error: {refusal}")
         return EXIT_FAILED
     if arguments.flag("check-config"):
         from nydusd.cli.check_config import check_config
@@ -79,6 +82,7 @@ def _serve(arguments: "Arguments") -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from nydusd.base import log
     from nydusd.base.errors import ConfigError, NydusError
+    from nydusd.base.os_error import debug_custom_error, debug_os_error
     from nydusd.daemon.process import raise_open_files_limit
 
     try:
@@ -95,29 +99,63 @@ def _serve(arguments: "Arguments") -> int:
     except NydusError as exc:
         log.logger.error("%s", exc)
         kind = "InvalidInput" if exc.errno == 22 else "Other"
-        complain(_custom_error(kind, str(exc)))
+        complain(f"Error: {debug_custom_error(kind, str(exc))}")
     except OSError as exc:
         log.logger.error("%s", exc)
-        complain(_os_error(exc))
+        complain(f"Error: {debug_os_error(exc)}")
     except Exception as exc:
         log.logger.exception("unexpected %s", type(exc).__name__)
-        complain(_custom_error("Other", f"{type(exc).__name__}: {exc}"))
+        words = debug_custom_error("Other", f"{type(exc).__name__}: {exc}")
+        complain(f"Error: {words}")
     return EXIT_FAILED
 
 
 def _become_daemon(arguments: "Arguments") -> int:
     import os
 
+    apisock = arguments.text("apisock")
+    if apisock is not None:
+        return _become_daemon_with_api(arguments, apisock)
     from nydusd.cli.settings import settings_of
 
     settings = settings_of(arguments, os.environ)
-    if settings.apisock is not None:
-        from nydusd.api.run import run as run_with_api
-
-        return run_with_api(settings)
     from nydusd.daemon.daemon import run
 
     return run(settings)
+
+
+def _become_daemon_with_api(arguments: "Arguments", apisock: str) -> int:
+    import os
+
+    from nydusd.api.socket_file import SocketFile
+
+    socket_file = SocketFile(apisock)
+    upgrade = arguments.flag("upgrade")
+    waits = upgrade or _has_crashed(arguments.text("mountpoint") or "", apisock)
+    if waits:
+        # Before all that takes time: whoever starts a successor gives it little until it listens.
+        # Requests wait in the socket until the rest is there.
+        socket_file.listen()
+    try:
+        from nydusd.cli.settings import settings_of
+
+        settings = settings_of(arguments, os.environ, waits=waits)
+        from nydusd.api.run import run
+
+        return run(settings, socket_file)
+    finally:
+        socket_file.remove()
+
+
+def _has_crashed(mountpoint: str, apisock: str) -> bool:
+    """Whether another daemon died here, as far as can be seen; nobody listens at *apisock*."""
+    from nydusd.base import log
+    from nydusd.daemon.crash import is_left_behind
+
+    found = is_left_behind(mountpoint, apisock)
+    if found:
+        log.logger.warning("A previous daemon crashed! Try to failover later.")
+    return found
 
 
 def _version_line() -> str:
@@ -137,37 +175,6 @@ def _number(text: str | None, unusable: Exception) -> int:
     if int(text) >= 1 << 32:
         raise unusable
     return int(text)
-
-
-ERROR_KINDS = {
-    1: "PermissionDenied",
-    2: "NotFound",
-    13: "PermissionDenied",
-    16: "ResourceBusy",
-    17: "AlreadyExists",
-    20: "NotADirectory",
-    22: "InvalidInput",
-    28: "StorageFull",
-    30: "ReadOnlyFilesystem",
-    95: "Unsupported",
-}
-
-
-def _os_error(exc: OSError) -> str:
-    """The last line of stderr for a call that the system refused, as the reference words it."""
-    number = exc.errno or 5
-    kind = ERROR_KINDS.get(number, "Uncategorized")
-    return f"Error: Os {{ code: {number}, kind: {kind}, message: {_quoted(exc.strerror or '')} }}"
-
-
-def _custom_error(kind: str, message: str) -> str:
-    """The last line of stderr for every other failure."""
-    return f"Error: Custom {{ kind: {kind}, error: {_quoted(message)} }}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in escaped) + '"'
 
 
 if __name__ == "__main__":

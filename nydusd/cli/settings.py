@@ -13,22 +13,28 @@ from nydusd.config.environment import AUTH, with_environment
 from nydusd.config.load import load_config, local_config_text, parse_config
 from nydusd.config.model import Config
 from nydusd.config.v2 import to_v2_dict
+from nydusd.daemon.crash import mounted_at
 from nydusd.daemon.settings import Settings
 
 # Far above any list of paths; a device or an endless file must not fill the memory.
 MOST_LIST_BYTES: Final = 64 << 20
 
 
-def settings_of(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
+def settings_of(
+    arguments: Arguments, environ: Mapping[str, str], *, waits: bool = False
+) -> Settings:
     """What the daemon is to serve; `ConfigError` or `OSError` when something cannot be used.
 
     Without a bootstrap the configuration file is not looked at: callers name a template there
-    that need not be a configuration.
+    that need not be a configuration. One that *waits* for the session of another daemon gets its
+    mounts with it: what the command line asks for is not looked at either.
     """
     bootstrap = arguments.text("bootstrap")
     config: Config | None = None
     config_text = ""
     prefetch_files: tuple[str, ...] = ()
+    if waits:
+        bootstrap = None
     if bootstrap is not None:
         prefetch_files = read_prefetch_list(arguments.text("prefetch-files"))
         config, config_text = _configuration(arguments, environ)
@@ -46,7 +52,7 @@ def settings_of(arguments: Arguments, environ: Mapping[str, str]) -> Settings:
         apisock=arguments.text("apisock"),
         id=arguments.text("id"),
         supervisor=arguments.text("supervisor"),
-        upgrade=arguments.flag("upgrade"),
+        waits=waits,
     )
 
 
@@ -56,6 +62,8 @@ def checked_mountpoint(path: str) -> str:
     That also keeps out `/dev/fd/N`: libfuse would resolve it and mount over the device node of
     the whole machine.
     """
+    if (mounted := mounted_at(path or ".missing")) is not None:
+        return mounted  # whoever served it may be dead, and a look at it would wait for ever
     real = os.path.realpath(path or ".missing", strict=True)
     if not Path(real).is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)

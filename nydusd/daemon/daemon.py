@@ -13,7 +13,7 @@ from typing import Protocol
 from nydusd.base.errors import MountError
 from nydusd.cache.metered import metered_opener
 from nydusd.cache.pool import BlobPool
-from nydusd.daemon.errors import NotReady, NotSupported
+from nydusd.daemon.errors import NotSupported
 from nydusd.daemon.events import Events
 from nydusd.daemon.mount_request import MountKind, MountRequest
 from nydusd.daemon.mounts import Mount, Mounts
@@ -22,7 +22,7 @@ from nydusd.daemon.runtime_settings import RuntimeSettings
 from nydusd.daemon.settings import Settings
 from nydusd.daemon.state import Event, State, StateMachine
 from nydusd.fs.vfs import Vfs
-from nydusd.fuse.llfuse_session import Session
+from nydusd.fuse.llfuse_session import Inherited, Session
 
 logger = logging.getLogger("nydusd")
 
@@ -64,7 +64,9 @@ class Daemon:
         # and go it must (spec of the mount table: handles of several kinds).
         self.session = self.make_session(zero_message_open=settings.bootstrap is not None)
 
-    def make_session(self, *, zero_message_open: bool, inherited_fd: int | None = None) -> Session:
+    def make_session(
+        self, *, zero_message_open: bool = False, inherited: Inherited | None = None
+    ) -> Session:
         """A session on the mountpoint, not started; see `Session`."""
         return Session(
             self.vfs,
@@ -72,9 +74,17 @@ class Daemon:
             threads=self.settings.threads,
             writable=self.settings.writable,
             zero_message_open=zero_message_open,
-            inherited_fd=inherited_fd,
-            on_end=lambda: self._end.ask("the FUSE connection is gone"),
+            inherited=inherited,
+            on_end=self._session_ended,
         )
+
+    def _session_ended(self) -> None:
+        if not self._leaves_mount:  # else whoever asked for it ends the process, after its answer
+            self._end.ask("the FUSE connection is gone")
+
+    def inherit(self, inherited: Inherited) -> None:
+        """Have a session of another process served from `start_service` on."""
+        self.session = self.make_session(inherited=inherited)
 
     @property
     def shown_state(self) -> str:
@@ -129,8 +139,6 @@ class Daemon:
 
     def send(self) -> None:
         """Give state and session to the supervisor."""
-        if self.machine.state is State.INIT:
-            raise NotReady("there is no session to hand over yet")
         self._transfers().send()
 
     def take_over(self) -> None:
@@ -143,17 +151,26 @@ class Daemon:
         return self.upgrade
 
     def leave(self) -> None:
-        """End, and leave the kernel mount to a successor."""
+        """End, and leave the kernel mount to a successor.
+
+        When it returns nothing is read from the kernel any more: the successor may start.
+        """
         self._leaves_mount = True
+        if self.machine.state is State.RUNNING:
+            self.machine.fire(Event.STOP, self._stop_session)
         self._end.ask("exit was asked for")
 
     # --- the end
 
+    def _stop_session(self) -> None:
+        self.session.stop(unmount=not self._leaves_mount)
+
     def stop(self) -> None:
         """Leave the kernel mount, then close every mount of the tree."""
         if self.machine.state is State.RUNNING:
-            stop_session = partial(self.session.stop, unmount=not self._leaves_mount)
-            self.machine.fire(Event.STOP, stop_session)
+            self.machine.fire(Event.STOP, self._stop_session)
+        else:
+            self._stop_session()
         leaves = self._leaves_mount and self.machine.state is State.READY
         # A backend that hangs must not keep the process from ending.
         self.machine.fire(

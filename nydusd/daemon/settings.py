@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     metrics_address: str | None = None  # HOST:PORT where counters can be had over TCP
     id: str | None = None  # the supervisor's name for this daemon
     supervisor: str | None = None  # socket path
-    upgrade: bool = False  # wait for the session of a running daemon
+    waits: bool = False  # for the session of another daemon, instead of mounting
 
     def __repr__(self) -> str:
         """What it asks for, without the text that may hold secrets."""

@@ -83,13 +83,18 @@ class PseudoFs(PyFilesystem):
         ]
 
     def restore(self, next_ino: int, directories: list[tuple[int, int, bytes]]) -> None:
-        """Take over what `dump` of another process gave; the kernel holds its inodes."""
+        """Take over what `dump` of another process gave; the kernel holds its inodes.
+
+        Nothing of what was there before is kept; `MountError` leaves it.
+        """
+        restored = {ROOT_INO: Directory(ROOT_INO, ROOT_INO, b"")}
         for ino, parent, name in sorted(directories):
-            if parent not in self._directories or not ROOT_INO < ino < MAX_DIRECTORIES:
+            if parent not in restored or ino in restored or not ROOT_INO < ino < MAX_DIRECTORIES:
                 raise MountError(f"saved directory {name!r}: inode {ino} of parent {parent}")
-            self._directories[ino] = Directory(ino, parent, name)
-            self._directories[parent].children[name] = ino
-        self._next_ino = max(next_ino, max(self._directories) + 1)
+            restored[ino] = Directory(ino, parent, name)
+            restored[parent].children[name] = ino
+        self._directories = restored
+        self._next_ino = max(next_ino, max(restored) + 1)
 
     def _directory(self, ino: int) -> Directory:
         try:

@@ -4,6 +4,7 @@ One session at a time in a process, as llfuse has it. `start` and `stop` are cal
 a thread of the session sees its end, whoever brought it about, and takes down what is left.
 """
 
+import contextlib
 import errno
 import importlib
 import logging
@@ -14,11 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from nydusd.base.errors import MountError
 from nydusd.fs.vfs import Vfs
 from nydusd.fuse import channel, mount
 from nydusd.fuse.deferred import DeferredReads
+from nydusd.fuse.drain import drain
 from nydusd.fuse.permits import Permits
 from nydusd.fuse.server import Server
 
@@ -54,13 +57,22 @@ def begin(llfuse: ModuleType, mountpoint: Path) -> None:
         )
 
 
+class Inherited(NamedTuple):
+    """A session that another process has mounted and negotiated."""
+
+    fd: int  # open /dev/fuse, owned by the new session from its `start` on
+    offered: int  # flags of the kernel in FUSE_INIT
+    accepted: int
+    drain: str  # what to do with requests it took and did not answer, see `fuse.drain`
+    connection: int = -1  # its number; -1 = not known
+
+
 class Session:
     """A mountpoint served to the kernel; one at a time in a process.
 
-    *zero_message_open* tells the kernel never to ask for OPEN (one image given at start).
-    *inherited_fd* is a /dev/fuse descriptor that another process mounted and negotiated, owned by
-    the session from `start` on: nothing is mounted then. *on_end* is called once, in the session's
-    thread, when it has ended by itself or by `stop`, after the mount is gone.
+    *zero_message_open* tells the kernel never to ask for OPEN (one image given at start). With
+    *inherited* nothing is mounted. *on_end* is called once, in the session's thread, when it has
+    ended by itself or by `stop`, after the mount is gone.
     """
 
     def __init__(
@@ -71,22 +83,25 @@ class Session:
         threads: int = 4,
         writable: bool = False,
         zero_message_open: bool = False,
-        inherited_fd: int | None = None,
+        inherited: Inherited | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._vfs = vfs
         self._mountpoint = Path(mountpoint)
         self._threads = threads
         self._writable = writable
-        self._fd = -1 if inherited_fd is None else inherited_fd
-        self._inherited = inherited_fd is not None
+        self._fd = -1 if inherited is None else inherited.fd
+        self._inherited = inherited
         self._on_end = on_end
-        self._device = -1
+        self._device = -1 if inherited is None else inherited.connection
         self._unmounts = True
         self._deferred = DeferredReads(vfs, FETCH_THREADS)
         self._server = Server(
             vfs, self._deferred, zero_message_open=zero_message_open, permits=Permits(threads)
         )
+        if inherited is not None:
+            self._server.adopt(inherited.offered, inherited.accepted)
+        self._refresher = Refresher(self._mountpoint)
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -104,26 +119,35 @@ class Session:
         except BaseException:
             self._close()
             raise
+        if self._inherited is not None:
+            drain(self._inherited.drain, self._device)
         self._deferred.start()
         self._thread = threading.Thread(
             target=self._run, args=(llfuse,), name="fuse_session", daemon=True
         )
         self._thread.start()
-        if not self._inherited:
+        if self._inherited is None:
             self._await_negotiation()
-        self._vfs.on_change(invalidate)
+        self._vfs.on_change(self._changed)
+        self._refresher.ask()
 
     def _open(self) -> None:
         """Get a descriptor and the connection's number."""
-        if not self._inherited:
+        if self._inherited is None:
             self._mountpoint = mount.check_mountpoint(self._mountpoint)
             self._fd = mount.mount_fuse(self._mountpoint, writable=self._writable)
             logger.info("mount source %s dest %s fd %d", mount.SOURCE, self._mountpoint, self._fd)
         else:
             self._mountpoint = self._mountpoint.absolute()
             os.set_inheritable(self._fd, False)
+            os.set_blocking(self._fd, True)  # the reference waits with epoll
         device = mount.device_at(self._mountpoint)
         self._device = -1 if device is None else device
+
+    def _changed(self, parent: int, name: bytes | None) -> None:
+        """Let the kernel look again; see `Vfs.on_change`."""
+        invalidate(parent, name)
+        self._refresher.ask()
 
     def _await_negotiation(self) -> None:
         deadline = time.monotonic() + NEGOTIATION_SECONDS
@@ -183,6 +207,8 @@ class Session:
         """Take the mount away and close the descriptor."""
         self._detach()
         if self._fd >= 0:
+            if not self._unmounts:
+                os.set_blocking(self._fd, False)  # as a successor of the other kind needs it
             os.close(self._fd)
             self._fd = -1
 
@@ -195,9 +221,12 @@ class Session:
 
         Requests being served are answered. Not to be called from `on_end`.
         """
-        if self._thread is None or self._ended.is_set():
+        if self._ended.is_set():
             return
         self._unmounts = unmount
+        if self._thread is None:  # never started: only what was inherited is there to be ended
+            self._close()
+            return
         self._detach()
         channel.stop_workers(STOP_SECONDS)
         self._thread.join(2 * STOP_SECONDS)
@@ -223,9 +252,49 @@ class Session:
         return waiting + channel.in_flight()
 
     @property
+    def negotiation(self) -> tuple[int, int, int] | None:
+        """(minor of the kernel, flags it offered, flags accepted); None before FUSE_INIT."""
+        return self._server.negotiation
+
+    @property
     def waiting_reads(self) -> int:
         """How many reads wait for data."""
         return self._deferred.waiting
+
+
+class Refresher:
+    """Has the kernel know the attributes of *mountpoint*'s root, always.
+
+    A supervisor looks at the mountpoint of a daemon that has died before it starts the next one. If
+    the kernel had to ask for the attributes then, it would wait for the daemon that it is to start;
+    it keeps those that it has for good, but drops them when a name in the root is invalidated. The
+    look is taken by a thread of its own, which may wait as long as the daemon does.
+    """
+
+    def __init__(self, mountpoint: Path) -> None:
+        self._mountpoint = mountpoint
+        self._lock = threading.Lock()
+        self._is_wanted = False  # guarded by self._lock
+        self._is_looking = False  # guarded by self._lock
+
+    def ask(self) -> None:
+        """Look soon, after all that has happened so far."""
+        with self._lock:
+            self._is_wanted = True
+            if self._is_looking:
+                return
+            self._is_looking = True
+        threading.Thread(target=self._run, name="fuse_refresh", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._is_wanted:
+                    self._is_looking = False
+                    return
+                self._is_wanted = False
+            with contextlib.suppress(OSError):
+                self._mountpoint.stat()
 
 
 def invalidate(parent: int, name: bytes | None) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from nydusd.base.errors import MountError
 from nydusd.fs.vfs import Vfs
-from nydusd.fuse import channel, mount
-from nydusd.fuse.llfuse_session import Session
+from nydusd.fuse import mount
+from nydusd.fuse.llfuse_session import Inherited, Session
 from tests.fs.memory import MemoryFs
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
@@ -25,6 +25,7 @@ SLOW = {b"slow-%d" % number: b"late" for number in range(60)}
 FILES = {b"quick": b"soon", b"big": bytes(range(256)) * 20_000, **SLOW}
 NAMES = sorted(os.fsdecode(name) for name in FILES)
 END_SECONDS = 20
+RESENDS = 1 << 39  # of the flags a kernel offers
 
 
 class Served:
@@ -42,6 +43,12 @@ class Served:
 
     def is_mounted(self) -> bool:
         return mount.device_at(self.path) == self.device
+
+
+def heritage(session: Session, drain: str = "resend") -> Inherited:
+    negotiation = session.negotiation
+    assert negotiation is not None
+    return Inherited(os.dup(session.fd), *negotiation[1:], drain, session.connection_id)
 
 
 def names_in(path: Path) -> list[str]:
@@ -191,12 +198,12 @@ def test_a_mount_can_be_left_and_adopted(serve, tmp_path):
     first = serve()
     assert (tmp_path / "quick").read_bytes() == b"soon"
     file = (tmp_path / "big").open("rb")
-    inherited = os.dup(first.session.fd)
+    inherited = heritage(first.session)
     first.session.stop(unmount=False)
     assert first.ended.is_set()
     assert first.is_mounted()
 
-    second = serve(inherited_fd=inherited)
+    second = serve(inherited=inherited)
     assert second.device == first.device
     with file:
         assert file.read() == FILES[b"big"]
@@ -207,19 +214,48 @@ def test_a_mount_can_be_left_and_adopted(serve, tmp_path):
 
 def test_a_read_that_was_left_unanswered_is_sent_again_to_the_successor(serve, tmp_path):
     first = serve()
-    inherited = os.dup(first.session.fd)
+    inherited = heritage(first.session)
+    if not inherited.offered & RESENDS:
+        pytest.skip("the kernel cannot send requests again (before 6.9)")
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit((tmp_path / "slow-0").read_bytes)
         while first.session.waiting_reads == 0:
             pass
         first.session.stop(unmount=False)
         first.filesystem.release.set()
-        second = serve(inherited_fd=inherited)
+        second = serve(inherited=inherited)
         second.filesystem.release.set()
-        if channel.ask_to_resend() == -errno.EINVAL:
-            second.session.stop()
-            pytest.skip("the kernel does not know FUSE_NOTIFY_RESEND")
         assert read.result() == b"late"
+
+
+def test_what_was_agreed_on_with_the_kernel_is_known_to_the_successor(serve):
+    first = serve(zero_message_open=True)
+    inherited = heritage(first.session)
+    first.session.stop(unmount=False)
+
+    second = serve(inherited=inherited)
+    assert second.session.negotiation == (0, inherited.offered, inherited.accepted)
+
+
+def test_a_session_that_was_inherited_and_never_started_can_end_the_mount(serve, tmp_path):
+    first = serve()
+    inherited = heritage(first.session)
+    first.session.stop(unmount=False)
+
+    Session(Vfs(), tmp_path, inherited=inherited).stop()
+    assert not first.is_mounted()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(inherited.fd)
+
+
+def test_a_descriptor_is_left_as_a_successor_of_the_other_kind_wants_it(serve):
+    first = serve()
+    inherited = heritage(first.session)
+    assert os.get_blocking(inherited.fd)
+    first.session.stop(unmount=False)
+    assert not os.get_blocking(inherited.fd)
+    serve(inherited=inherited)
+    assert os.get_blocking(inherited.fd)
 
 
 def test_sessions_can_follow_each_other_in_a_process(serve):

@@ -29,7 +29,11 @@ def connect(path: Path) -> socket.socket:
     """A connection to the socket at *path*, for bytes of one's own."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(TIMEOUT_S)
-    sock.connect(str(path))
+    try:
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -553,6 +553,17 @@ cdef class Server:
             free_room(room)
         return rc == LEFT_TO_HANDLERS
 
+    def adopt(self, uint64_t offered, uint64_t accepted):
+        """Serve a connection whose INIT another process has answered; before the first request.
+
+        The kernel does not ask again: what was agreed on stands, and its minor is not known (0).
+        """
+        self.kernel_minor = 0
+        self.offered = offered
+        self.accepted = accepted
+        self.zero_message_open = accepted & INIT_NO_OPEN_SUPPORT != 0
+        flag_store(&self.negotiated, 1)
+
     @property
     def negotiation(self):
         """(minor of the kernel, flags it offered, flags accepted), None before INIT."""
