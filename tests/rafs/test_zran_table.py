@@ -55,6 +55,7 @@ def test_a_context_tells_its_stretch_and_its_history() -> None:
     [
         {"in_len": 0},
         {"in_len": (1 << 24) + (1 << 20) + 1},
+        {"in_len": (1 << 16) + 9000 + 2250 + 1},
         {"in_offset": END - 699},
         {"in_offset": (1 << 64) - 1},
         {"in_offset": (1 << 64) - 700},
@@ -81,6 +82,7 @@ def test_a_history_longer_than_deflate_has_is_an_io_error() -> None:
 
 def test_the_last_places_are_within_bounds() -> None:
     assert table(context(in_offset=END - 700)).at(0).in_offset == END - 700
+    assert table(context(in_len=(1 << 16) + 9000 + 2250)).at(0).in_size == 76786
     assert table(context(dict_offset=100)).at(0).dictionary == HISTORY[100:]
     assert table(context(dict_offset=200, dict_size=0)).at(0).dictionary == b""
 

@@ -11,6 +11,7 @@ cdef class Decoder:
     cdef CachedBlob blob
     cdef list buffers           # owners of what `plain` of chunks points to, until the fetch ends
     cdef dict reasons           # chunk index -> why it is BAD
+    cdef uint64_t allowed       # bytes of `cache.allowance` that the fetch holds
 
     # what the cache file answers is READY or PLAIN afterwards; how many are not
     cdef uint32_t look_up(self, Chunk *chunks, uint32_t count) except? 0xffffffff
@@ -20,6 +21,11 @@ cdef class Decoder:
                     bint needed) except -1
     # `ChunkCorrupt` for the first needed chunk that is bad
     cdef int raise_bad(self, const Chunk *chunks, uint32_t count) except -1
+
+    # wait until the shared units among the WANTED of *chunks* may be held in memory
+    cdef int reserve(self, const Chunk *chunks, uint32_t count) except -1
+    # let go of all buffers
+    cdef int drop(self) except -1
 
     cdef bint is_here(self, const Chunk *chunk) noexcept nogil
     cdef int load(self, Chunk *chunk) except -1

@@ -13,6 +13,7 @@ from libc.string cimport memcmp, memcpy
 
 cimport cython
 
+from nydusd.cache.allowance cimport give_back, take
 from nydusd.cache.cached_blob cimport COUNT_CORRUPT, CachedBlob
 from nydusd.cache.plan cimport (
     CHUNK_BAD, CHUNK_DECODED, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk, unit_end,
@@ -51,6 +52,32 @@ cdef class Decoder:
         self.blob = blob
         self.buffers = []
         self.reasons = {}
+
+    # --- memory
+
+    cdef int reserve(self, const Chunk *chunks, uint32_t count) except -1:
+        cdef uint64_t size = 0
+        cdef uint32_t start = 0
+        cdef uint32_t end
+        cdef uint32_t i
+        while start < count:
+            end = unit_end(chunks, count, start)
+            if chunks[start].place.flags & CHUNK_SHARES_UNIT:
+                for i in range(start, end):
+                    if is_due(&chunks[i], True) or is_due(&chunks[i], False):
+                        size += chunks[i].place.compressed_size + chunks[i].place.context_size
+                        break
+            start = end
+        if size:
+            take(size)
+            self.allowed += size
+        return 0
+
+    cdef int drop(self) except -1:
+        cdef uint64_t allowed = self.allowed
+        self.buffers.clear()
+        self.allowed = 0
+        return give_back(allowed)
 
     # --- what is on local disk
 
@@ -119,6 +146,11 @@ cdef class Decoder:
                 any_here = True
         if not any_here:
             return 0
+        if chunks[0].place.flags & CHUNK_SHARES_UNIT:
+            size += chunks[0].place.context_size
+            take(size)
+            self.allowed += size
+            size = chunks[0].place.compressed_size
         stored = PyByteArray_FromStringAndSize(NULL, size)
         target = <uint8_t *>PyByteArray_AS_STRING(stored)
         with nogil:

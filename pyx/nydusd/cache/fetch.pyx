@@ -275,6 +275,7 @@ cdef class Fetch:
         if wanted == NULL:
             raise MemoryError
         try:
+            self.decoder.reserve(self.chunks, self.count)
             count = merge_ranges(self.chunks, self.count, batch_size, wanted)
             for i in range(count):
                 self.get_range(&wanted[i])
@@ -561,8 +562,8 @@ cdef class Fetch:
         for i in range(self.range_count):
             size += self.ranges[i].size
         self.count = self.range_count = 0
-        self.decoder.buffers.clear()
         self.stored.clear()
+        self.decoder.drop()
         if self.entered:
             self.entered = False
             self.blob.leave()

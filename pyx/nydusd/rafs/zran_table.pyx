@@ -21,6 +21,9 @@ cdef enum:
     OUT_BYTES_MAX = 1 << 24                 # (rafs-format: ZRAN)
     IN_BYTES_MAX = (1 << 24) + (1 << 20)    # deflate and gzip add far less to what does not shrink
     DICTIONARY_BYTES_MAX = 1 << 15
+    # No compressor makes data longer by more than a thousandth; a stretch that is all empty blocks
+    # would take a second for each MiB to inflate, at no output.
+    IN_BYTES_FREE = 1 << 16
     LEAD_BITS_MASK = 7
 
 
@@ -70,6 +73,7 @@ cdef class ZranTable:
         out.lead_byte = found.ctx_byte
         out.lead_bits = found.ctx_bits & LEAD_BITS_MASK
         if (out.in_size == 0 or out.in_size > IN_BYTES_MAX
+                or out.in_size > IN_BYTES_FREE + out.out_size + <uint64_t>out.out_size // 4
                 or out.in_offset > self.compressed_end
                 or out.in_size > self.compressed_end - out.in_offset
                 or out.out_size == 0 or out.out_size > OUT_BYTES_MAX
