@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.system.readback import Manifest, load_manifest
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "images"
+LAYERS = GOLDEN.with_name("layers")  # references to OCI layers
 
 
 @dataclass(frozen=True, slots=True)

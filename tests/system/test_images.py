@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.images import GOLDEN, Image
+from tests.system.images import GOLDEN, LAYERS, Image
 from tests.system.readback import differences
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
@@ -56,6 +56,12 @@ def assert_reads_back(serve, image, now, caches):
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
 def test_a_golden_image_reads_back_cold_and_warm(serve, now, name, caches):
     assert_reads_back(serve, Image(GOLDEN / name), now, caches)
+
+
+@pytest.mark.parametrize("caches", CACHES)
+@pytest.mark.parametrize("name", sorted(path.name for path in LAYERS.iterdir() if path.is_dir()))
+def test_a_reference_to_a_layer_reads_back_cold_and_warm(serve, now, name, caches):
+    assert_reads_back(serve, Image(LAYERS / name), now, caches)
 
 
 @pytest.mark.slow
