@@ -7,6 +7,7 @@ from nydusd.base.counters import Counters
 from nydusd.cache.blobfile import BlobFile
 from nydusd.cache.chunkmap import ChunkMap
 from nydusd.cache.durable import DurableRecord
+from nydusd.cache.uses import Uses
 from nydusd.codec.cipher import BlobCipher
 from nydusd.rafs.blobmeta import BlobMeta
 from nydusd.rafs.blobs import BlobInfo
@@ -40,8 +41,11 @@ class CachedBlob:
         validate: bool = False,
         recheck: bool = False,
         durable: DurableRecord | None = None,
+        uses: Uses | None = None,
     ) -> Self: ...
     def close(self) -> None: ...
     def load_description(self) -> None: ...
+    @property
+    def tracks_uses(self) -> bool: ...
     @property
     def complete(self) -> bool: ...

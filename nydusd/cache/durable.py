@@ -155,7 +155,7 @@ class Record:
         bits = ChunkMap(self._count, Mapping(self._fd, writable=True))
         if both(chunks.promises(), bits.promises()) != chunks.promises():
             file.note_unsynced()
-        return DurableRecord(bits, chunks, file, names)
+        return DurableRecord(bits, chunks, file, self._paths)
 
     def close(self) -> None:
         """Let others open the blob."""
@@ -305,10 +305,10 @@ class DurableRecord:
     data file.
     """
 
-    def __init__(
-        self, bits: ChunkMap, chunks: ChunkMap, file: BlobFile, maps: Sequence[Path]
-    ) -> None:
+    def __init__(self, bits: ChunkMap, chunks: ChunkMap, file: BlobFile, paths: MapPaths) -> None:
         self._bits = bits
+        self._record = paths.record
+        maps = (paths.chunk_map, paths.older_name)
         self._maps = maps
         self._chunks = chunks
         self._file = file
@@ -322,6 +322,24 @@ class DurableRecord:
             if not self._closed:
                 self._look()
                 self._sync()
+
+    def drop(self, indexes: Sequence[int]) -> None:
+        """Take the bits of the chunks *indexes* away, here and on the disk: their bytes may go.
+
+        `OSError` when the disk does not take it; the bytes must stay then.
+        """
+        with self._lock:
+            if self._closed:
+                raise OSError(errno.ESTALE, "the blob is closed", self._file.path)
+            self._bits.drop_promises(indexes)
+            self._chunks.drop_promises(indexes)
+            for path in (self._record, *self._maps):
+                with contextlib.suppress(FileNotFoundError):
+                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
 
     def _look(self) -> None:
         """Notice that somebody cut, punched, deleted or replaced the data file."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nydusd")
 
 INDEX_MAX = 0xFFFFFFFF
+DATA_SUFFIXES = (".blob.data", ".blob.raw")
 
 
 class CachePolicy(NamedTuple):
@@ -31,6 +32,7 @@ class CachePolicy(NamedTuple):
     compressed: bool
     validate: bool
     use_chunk_map: bool
+    size_limit: int = 0  # bytes of the folder; 0 = none
 
 
 class CacheFiles(NamedTuple):
@@ -83,6 +85,16 @@ def map_paths(folder: Path, blob_id: str) -> MapPaths:
 def data_path(folder: Path, info: BlobInfo, compressed: bool) -> Path:
     """Where the blob's bytes are kept."""
     return folder / f"{info.blob_id}.blob.{'raw' if compressed else 'data'}"
+
+
+def files_of(data: Path) -> list[Path]:
+    """Every file that the blob with the data file *data* may have, that one last."""
+    blob_id = data.name.removesuffix(data.suffix).removesuffix(".blob")
+    sidecars = [
+        data.with_name(f"{blob_id}{suffix}")
+        for suffix in (".blob.meta", ".blob.toc", ".blob.digest")
+    ]
+    return [*map_paths(data.parent, blob_id), *sidecars, data]
 
 
 def open_files(info: BlobInfo, policy: CachePolicy, folder: Path | None) -> CacheFiles:

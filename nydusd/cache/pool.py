@@ -16,6 +16,7 @@ from nydusd.cache.cached_blob import CachedBlob
 from nydusd.cache.device import Device
 from nydusd.cache.files import CacheFiles, CachePolicy, keeps_map, made_folder, open_files
 from nydusd.cache.sidecars import chunk_digests, cipher_of, fetch_blob_meta, kept_blob_meta
+from nydusd.cache.uses import Uses
 from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
 from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nydusd.backend.interface import BlobBackend, BlobReader
+    from nydusd.cache.room import CacheRoom
     from nydusd.config.model import Backend, Cache
     from nydusd.rafs.blobmeta import BlobMeta
     from nydusd.rafs.bootstrap import Bootstrap
@@ -42,9 +44,12 @@ def cache_policy(cache: Cache) -> CachePolicy:
         raise ConfigError(f"cache type {cache.type}: the cache directory (work_dir) is not set")
     if cache.filecache.enable_encryption or cache.filecache.enable_convergent_encryption:
         raise UnsupportedError("an encrypted cache is not in this version yet")
-    folder = Path(cache.filecache.work_dir)
     return CachePolicy(
-        folder, cache.compressed, cache.validate, not cache.filecache.disable_indexed_map
+        Path(cache.filecache.work_dir),
+        cache.compressed,
+        cache.validate,
+        not cache.filecache.disable_indexed_map,
+        cache.filecache.size_limit,
     )
 
 
@@ -57,6 +62,7 @@ class BlobPool:
         # Guarded by the lock: key -> [object, how many hold it].
         self._backends: dict[Any, list[Any]] = {}
         self._blobs: dict[Any, list[Any]] = {}
+        self._rooms: dict[Any, list[Any]] = {}
 
     def open_device(
         self, bootstrap: Bootstrap, backend: Backend, cache: Cache, batch_size: int = 0
@@ -76,6 +82,8 @@ class BlobPool:
                 source = self._take(
                     self._backends, backend, lambda: self._open_backend(backend), held
                 )
+                if policy.folder and policy.size_limit:
+                    self._take_room(policy.folder, policy.size_limit, held)
                 for info in bootstrap.blobs:
                     key = (backend, policy, info)
                     blobs.append(
@@ -92,6 +100,16 @@ class BlobPool:
             self._give_back(held)
             raise
         return Device(blobs, batch_size, lambda: self._give_back(held))
+
+    def _take_room(self, folder: Path, limit: int, held: list[Any]) -> None:
+        from nydusd.cache.room import CacheRoom  # few directories have a limit
+
+        def make() -> CacheRoom:
+            room = CacheRoom(folder, limit, self.blobs)
+            room.start()
+            return room
+
+        self._take(self._rooms, (folder, limit), make, held)
 
     def _take(
         self, table: dict[Any, list[Any]], key: object, make: Callable[[], Any], held: list[Any]
@@ -166,6 +184,7 @@ def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> Cach
             validate=policy.validate and (info.version == 5 or bool(digests)),
             recheck=files.file is not None and not keeps_map(info, policy),
             durable=files.durable,
+            uses=Uses(files.chunks.count) if policy.size_limit else None,
         )
     except BaseException:
         reader.close()

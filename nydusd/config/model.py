@@ -199,6 +199,7 @@ class FileCache(NamedTuple):
     enable_encryption: bool = False
     enable_convergent_encryption: bool = False
     encryption_key: str = ""  # hex
+    size_limit: int = 0  # bytes; what was not used for longest goes beyond; 0 = none
 
     def __repr__(self) -> str:
         """All fields, secrets masked."""

@@ -270,6 +270,7 @@ FILE_CACHE: Final = Section(
         Key("enable_encryption", BOOL, default=False, later=True),
         Key("enable_convergent_encryption", BOOL, default=False, later=True),
         Key("encryption_key", TEXT, "", secret=True),
+        Key("size_limit", NUMBER, 0),
     ),
 )
 FS_CACHE: Final = Section(model.FsCache, (Key("work_dir", TEXT, "."),))

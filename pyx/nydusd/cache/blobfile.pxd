@@ -44,4 +44,10 @@ cdef class BlobFile:
     cdef int pass_barrier(self) noexcept nogil
     # 0, -EROFS not to be written, -errno
     cdef int store(self, uint64_t off, const uint8_t *data, uint64_t n) noexcept nogil
+    # Be the only one who has the file open until `let_in`; false: somebody else has it open too, or
+    # the file system has no leases. Who opens it waits, the owner of the lease is told by SIGIO.
+    cdef bint lock_out(self) noexcept nogil
+    cdef void let_in(self) noexcept nogil
+    # give the whole pages in [off, off + n) back to the disk
+    cdef int punch(self, uint64_t off, uint64_t n) except -1
     cdef void stop_writing(self) noexcept nogil

@@ -5,6 +5,7 @@ Larger hits are answered straight from a read-only mapping that only the kernel 
 pread and pwrite. The length is final from the start. Any thread; opening and closing by one.
 """
 
+import contextlib
 import os
 
 from libc.errno cimport EAGAIN, EINTR, EIO, ENODATA, ENOSPC, ENXIO, EROFS, errno
@@ -39,6 +40,11 @@ cdef extern from "<fcntl.h>" nogil:
         int handle_type
     int name_to_handle_at(int, const char *, file_handle *, int *, int)
     int AT_EMPTY_PATH
+
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int, int, ...)
+    int fallocate(int, int, int64_t, int64_t)
+    int F_SETLEASE, F_WRLCK, F_UNLCK, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
 
 cdef extern from *:
     """
@@ -305,6 +311,11 @@ cdef class BlobFile:
         if rc != 0:
             check(-errno, "fdatasync of %s", self.path)
 
+    def note_time(self):
+        """Remember this moment as that of the last use, for who opens the directory later."""
+        with contextlib.suppress(OSError):
+            os.utime(self.fd)
+
     def identity(self):
         """What tells this file from any other that has or will have its name."""
         return identity_of(self.fd)
@@ -330,6 +341,33 @@ cdef class BlobFile:
 
     cdef void stop_writing(self) noexcept nogil:
         switch_store(&self.writable, 0)
+
+    cdef bint lock_out(self) noexcept nogil:
+        if fcntl(self.fd, F_SETLEASE, F_WRLCK) != 0:
+            return False
+        return True
+
+    cdef void let_in(self) noexcept nogil:
+        fcntl(self.fd, F_SETLEASE, F_UNLCK)
+
+    cdef int punch(self, uint64_t off, uint64_t n) except -1:
+        cdef uint64_t start = (off + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
+        cdef uint64_t end = off + n
+        cdef int rc = 0
+        # What follows the last chunk of a page is padding, or another chunk in a blob that is not
+        # aligned: only whole pages go.
+        if end != self.size:
+            end &= ~<uint64_t>(PAGE_BYTES - 1)
+        if end <= start:
+            return 0
+        sum_store(&self.solid, 0)
+        with nogil:
+            if fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start,
+                         end - start) != 0:
+                rc = -errno
+        if rc != 0:
+            check(rc, "a hole in %s", self.path)
+        return 0
 
     def stop(self):
         """Keep nothing here any more."""

@@ -6,6 +6,7 @@ from nydusd.cache.blobfile cimport BlobFile
 from nydusd.cache.chunkmap cimport ChunkMap
 from nydusd.cache.plan cimport Chunk
 from nydusd.cache.target cimport ReadTarget
+from nydusd.cache.uses cimport Uses
 from nydusd.rafs.blobmeta cimport BlobMeta, ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
 
@@ -32,6 +33,7 @@ cdef class CachedBlob:
     cdef readonly bint validate     # digests are checked, at fetch and at each read
     cdef readonly bint recheck      # no chunk map: what the file has counts when its digest matches
     cdef readonly object durable    # DurableRecord: what has reached the disk, or None
+    cdef Uses uses                  # of a directory with a limit: chunks may be evicted; else None
     cdef bint direct                # ready chunks are answered straight from the file
     cdef uint64_t plain_end         # end of the plain blob, on a multiple of 4096; 0 = not known
     cdef BlobMeta meta              # set once, before `described`; None for v5
@@ -48,12 +50,20 @@ cdef class CachedBlob:
 
     # whether chunk *index* at *place* is on local disk; what a file promises is looked for once
     cdef bint has(self, uint32_t index, const ChunkPlace *place) noexcept nogil
+    # the same for who has the chunk's claim
+    cdef bint has_claimed(self, uint32_t index, const ChunkPlace *place) noexcept nogil
+    # remember that the chunk is used now, where chunks may be evicted
+    cdef void note_use(self, uint32_t index, const ChunkPlace *place) noexcept nogil
+    # evictions so far; bytes that were copied since are chunk *index*'s if `is_unmoved` afterwards
+    cdef uint64_t evictions(self) noexcept nogil
+    cdef bint is_unmoved(self, uint32_t index, uint64_t evictions) noexcept nogil
     # READ_DONE the chunk is here, READ_MISSING, READ_CLAIMED
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil
     # 0, -EIO the span and the image do not agree or the chunk is absurd
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil
     cdef int check_place(self, const ChunkPlace *place) noexcept nogil
-    # 0, -ENODATA the file was cut: the blob is not trusted any more, -EIO
+    # 0, -ENODATA the file was cut: the blob is not trusted any more, -EAGAIN the chunk was evicted
+    # while it was copied, -EIO
     cdef int answer(self, const ChunkSpan *span, ReadTarget *target) noexcept nogil
     # the cache file was cut: nothing of it counts, nothing is written to it
     cdef void lose_file(self) noexcept nogil

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 
-from libc.errno cimport EINVAL, EIO, ENODATA
+from libc.errno cimport EAGAIN, EINVAL, EIO, ENODATA
 from libc.stdint cimport uint8_t, uint64_t
 
 cimport cython
@@ -17,6 +17,7 @@ from nydusd.base.counters cimport Counters
 from nydusd.cache.blobfile cimport BlobFile
 from nydusd.cache.chunkmap cimport ChunkMap
 from nydusd.cache.target cimport READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget
+from nydusd.cache.uses cimport Uses
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, BlobMeta, ChunkPlace
 from nydusd.rafs.bootstrap cimport (
     CHUNK_ENCRYPTED, SPAN_DIRECT, SPAN_PLACED, ChunkSpan,
@@ -63,7 +64,7 @@ cdef class CachedBlob:
 
     def __cinit__(self, info, reader, ChunkMap chunks, BlobFile file, *, describe=None,
                   BlobMeta meta=None, bytes digests=b"", cipher=None, bint compressed=False,
-                  bint validate=False, bint recheck=False, durable=None):
+                  bint validate=False, bint recheck=False, durable=None, Uses uses=None):
         self.info = info
         self.reader = reader
         self.chunks = chunks
@@ -73,6 +74,7 @@ cdef class CachedBlob:
         self.validate = validate
         self.recheck = recheck
         self.durable = durable
+        self.uses = uses if durable is not None else None
         self.direct = file is not None and not (compressed or validate) and file.size > 0
         self.plain_end = (info.uncompressed_size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         self.describe = describe
@@ -94,12 +96,29 @@ cdef class CachedBlob:
         if not described_load(&self.described) or self.place(span, &place) != 0:
             return READ_MISSING
         if self.direct and self.has(span.chunk_index, &place):
+            self.note_use(span.chunk_index, &place)
             return READ_DONE
         if not impatient and self.chunks.is_claimed(span.chunk_index):
             return READ_CLAIMED
         return READ_MISSING
 
     cdef bint has(self, uint32_t index, const ChunkPlace *place) noexcept nogil:
+        cdef bint found
+        if self.chunks.is_ready(index):
+            return True
+        if self.file is None or not self.chunks.is_promised(index):
+            return False
+        if self.uses is None:
+            return self.has_claimed(index, place)
+        # What is looked for must not be evicted between the look and its outcome.
+        if not self.chunks.claim(index):
+            return False
+        found = self.has_claimed(index, place)
+        self.chunks.release(index)
+        self.chunks.wake()
+        return found
+
+    cdef bint has_claimed(self, uint32_t index, const ChunkPlace *place) noexcept nogil:
         if self.chunks.is_ready(index):
             return True
         if self.file is None or not self.chunks.is_promised(index):
@@ -110,6 +129,21 @@ cdef class CachedBlob:
             return False
         self.chunks.trust(index)
         return True
+
+    cdef void note_use(self, uint32_t index, const ChunkPlace *place) noexcept nogil:
+        if self.uses is None:
+            return
+        if self.compressed:
+            self.uses.note(index, place.compressed_offset, place.compressed_size)
+        else:
+            self.uses.note(index, place.uncompressed_offset, place.uncompressed_size)
+
+    cdef uint64_t evictions(self) noexcept nogil:
+        return 0 if self.uses is None else self.uses.seen()
+
+    cdef bint is_unmoved(self, uint32_t index, uint64_t evictions) noexcept nogil:
+        return self.uses is None or (
+            self.chunks.is_ready(index) and self.uses.seen() == evictions)
 
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil:
         cdef int rc
@@ -153,7 +187,20 @@ cdef class CachedBlob:
         return 0
 
     cdef int answer(self, const ChunkSpan *span, ReadTarget *target) noexcept nogil:
-        cdef int rc = self.file.read(span.uncompressed_offset + span.offset, span.length, target)
+        cdef uint64_t offset = span.uncompressed_offset + span.offset
+        cdef bint copy_only = target.copy_only
+        cdef uint64_t seen
+        cdef int rc
+        if self.uses is None:
+            rc = self.file.read(offset, span.length, target)
+        else:
+            # A segment in the mapping could turn into a hole before it is sent.
+            seen = self.uses.seen()
+            target.copy_only = True
+            rc = self.file.read(offset, span.length, target)
+            target.copy_only = copy_only
+            if rc == 0 and not self.is_unmoved(span.chunk_index, seen):
+                return -EAGAIN
         if rc == -ENODATA:
             self.lose_file()
         return rc
@@ -216,6 +263,8 @@ cdef class CachedBlob:
             described_store(&self.described, 0)
             self.meta = None
         if self.file is not None:
+            if self.uses is not None:
+                self.file.note_time()
             self.file.close()
         return 0
 
@@ -226,6 +275,11 @@ cdef class CachedBlob:
             self.need_description()
         finally:
             self.leave()
+
+    @property
+    def tracks_uses(self):
+        """Whether chunks may be evicted."""
+        return self.uses is not None
 
     @property
     def complete(self):

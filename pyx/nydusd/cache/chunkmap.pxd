@@ -26,6 +26,8 @@ cdef class ChunkMap:
     cdef void set_ready(self, uint32_t index) noexcept nogil
     # true: the caller has it now and must release it; false: somebody else has it
     cdef bint claim(self, uint32_t index) noexcept nogil
+    # the bytes are about to go: neither known nor promised any more, to anybody
+    cdef void unset(self, uint32_t index) noexcept nogil
     # give up one claim; `wake` once after the last of a fetch
     cdef void release(self, uint32_t index) noexcept nogil
     cdef void wake(self) noexcept nogil

@@ -49,11 +49,12 @@ cdef extern from *:
 
 cdef enum:
     HEADER = 4096
+    MARKER = 12         # where the all-ready marker stands
 
 HEADER_BYTES = HEADER
 MAGIC = 0x424D4150
 VERSION = 1
-MARKER_AT = 12          # where the all-ready marker stands
+MARKER_AT = MARKER
 MAGIC2 = 0x434D4150
 ALL_READY = 0x4D4D4150
 BLOCK_BYTES = 1 << 16   # read at a time: a hostile image may ask for a map of 512 MiB
@@ -142,6 +143,16 @@ cdef class ChunkMap:
             bits_or(self.file.base + HEADER + (index >> 3), 0x80 >> (index & 7))
             if self.twin is not None:
                 bits_or(self.twin.base + HEADER + (index >> 3), 0x80 >> (index & 7))
+
+    cdef void unset(self, uint32_t index) noexcept nogil:
+        cdef uint8_t mask = 0x80 >> (index & 7)
+        if index >= self.count:
+            return
+        if self.writing and flag_load(&self.sharing):
+            bits_clear(self.file.base + HEADER + (index >> 3), mask)
+            if self.twin is not None:
+                bits_clear(self.twin.base + HEADER + (index >> 3), mask)
+        bits_clear(self.known + (index >> 3), mask)
 
     cdef void trust(self, uint32_t index) noexcept nogil:
         if index < self.count:
@@ -239,6 +250,18 @@ cdef class ChunkMap:
                 if bits[i] != 0:
                     bits_or(self.file.base + HEADER + i, bits[i])
 
+    def drop_promises(self, indexes):
+        """Clear the bits of *indexes*, whose bytes are about to go; a full map is full no more."""
+        cdef uint32_t index
+        if flag_load(&self.all_ready):
+            if self.writing and flag_load(&self.sharing):
+                for mapping in (self.file, self.twin):
+                    if mapping is not None:
+                        clear_marker(mapping)
+            flag_store(&self.all_ready, 0)
+        for index in indexes:
+            self.unset(index)
+
     def ready_count(self):
         """Chunks that are on local disk; walks the whole map."""
         cdef uint32_t i
@@ -252,6 +275,13 @@ cdef class ChunkMap:
     def shared(self):
         """Whether bits of files count."""
         return flag_load(&self.sharing) != 0
+
+
+cdef void clear_marker(Mapping mapping) noexcept nogil:
+    """Take the all-ready marker away; every single bit of such a map is set as well."""
+    cdef int i
+    for i in range(4):
+        bits_clear(mapping.base + MARKER + i, 0xff)
 
 
 def either(const uint8_t[::1] first, const uint8_t[::1] second):

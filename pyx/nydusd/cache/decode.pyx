@@ -97,7 +97,8 @@ cdef class Decoder:
                 self.load(&chunks[start])
             for i in range(start, end):
                 if chunks[i].state & CHUNK_PLAIN:
-                    self.blob.chunks.set_ready(chunks[i].index)
+                    if self.blob.recheck:
+                        self.blob.chunks.set_ready(chunks[i].index)
                 elif not chunks[i].state & CHUNK_READY:
                     missing += 1
             start = end
@@ -115,12 +116,15 @@ cdef class Decoder:
         cdef bytearray plain = PyByteArray_FromStringAndSize(NULL, chunk.place.uncompressed_size)
         cdef uint8_t *target = <uint8_t *>PyByteArray_AS_STRING(plain)
         cdef uint64_t size = chunk.place.uncompressed_size
+        cdef uint64_t seen = self.blob.evictions()
         cdef int rc
         with nogil:
             rc = self.blob.file.load(chunk.place.uncompressed_offset, target, size)
         if rc != 0:
             if not self.blob.recheck:
                 self.blob.lose_file()   # cut, or on a disk that does not give it back
+            return 0
+        if not self.blob.is_unmoved(chunk.index, seen):
             return 0
         chunk.plain = target
         self.check(chunk)
@@ -138,6 +142,7 @@ cdef class Decoder:
         cdef uint8_t *target
         cdef uint64_t offset = chunks[0].place.compressed_offset
         cdef uint64_t size = chunks[0].place.compressed_size
+        cdef uint64_t seen = self.blob.evictions()
         cdef uint32_t i
         cdef int rc
         cdef bint any_here = False
@@ -159,6 +164,8 @@ cdef class Decoder:
             if not self.blob.recheck:
                 self.blob.lose_file()   # cut, or on a disk that does not give it back
             return 0
+        if self.blob.evictions() != seen:
+            return 0        # holes, maybe; what goes right now is not here any more, see below
         if not chunks[0].place.flags & CHUNK_SHARES_UNIT:
             plain = PyByteArray_FromStringAndSize(NULL, chunks[0].place.uncompressed_size)
             self.buffers.append(plain)

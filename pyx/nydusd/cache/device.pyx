@@ -6,7 +6,7 @@ must never do is wait for somebody else's claim. The mount closes the device whe
 
 import logging
 
-from libc.errno cimport EIO, ENODATA
+from libc.errno cimport EAGAIN, EIO, ENODATA
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -122,7 +122,7 @@ cdef class Device:
                                                             target.length - start.length)
             return READ_DONE
         undo(target, &start)
-        return READ_MISSING if rc == -ENODATA else rc
+        return READ_MISSING if rc == -ENODATA or rc == -EAGAIN else rc
 
     cdef int fetch(self, const ChunkSpan *spans, uint32_t count,
                    const ChunkSpan *following, uint32_t following_count,
@@ -301,7 +301,7 @@ cdef class FetchedRead:
         target.copy_only = copy_only
         if rc != 0:
             undo(target, &start)
-            return READ_AGAIN if rc == -ENODATA else rc
+            return READ_AGAIN if rc == -ENODATA or rc == -EAGAIN else rc
         self.count_misses()
         with nogil:
             target.answer(target, 0)

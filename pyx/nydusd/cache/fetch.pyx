@@ -124,6 +124,7 @@ cdef class Fetch:
         if rc != 0:
             raise ChunkCorrupt(self.blob.info.blob_id, span.chunk_index,
                                "its place in the bootstrap and in the blob do not agree")
+        self.blob.note_use(span.chunk_index, &place)
         self.add(span.chunk_index, &place, span.digest, CHUNK_NEEDED)
         return 0
 
@@ -158,7 +159,7 @@ cdef class Fetch:
             elif self.blob.chunks.claim(chunk.index):
                 chunk.state |= CHUNK_MINE
                 # Somebody may have ended a fetch of it between our look and our claim.
-                if (self.blob.has(chunk.index, &chunk.place)
+                if (self.blob.has_claimed(chunk.index, &chunk.place)
                         and self.decoder.look_up(chunk, 1) == 0):
                     self.missing -= 1
                     continue
@@ -175,7 +176,7 @@ cdef class Fetch:
         """Claim a chunk that nobody waits for; false when it is here or somebody else's."""
         if self.blob.has(index, place) or not self.blob.chunks.claim(index):
             return False
-        if self.blob.has(index, place):
+        if self.blob.has_claimed(index, place):
             self.blob.chunks.release(index)
             return False
         self.add(index, place, digest, CHUNK_MINE | CHUNK_WANTED)
@@ -427,6 +428,8 @@ cdef class Fetch:
     # --- to the cache file
 
     cdef bint is_keepable(self, uint32_t i) noexcept nogil:
+        if self.blob.uses is not None and not self.chunks[i].state & CHUNK_MINE:
+            return False    # who has the claim may be taking the chunk's bytes away
         return (self.chunks[i].state & (CHUNK_WANTED | CHUNK_PLAIN | CHUNK_KEPT)
                 == CHUNK_WANTED | CHUNK_PLAIN)
 
@@ -529,6 +532,7 @@ cdef class Fetch:
         if rc != 0:
             return rc
         for i in range(start, end):
+            self.blob.note_use(self.chunks[i].index, &self.chunks[i].place)
             self.blob.chunks.set_ready(self.chunks[i].index)    # data before bit
             self.chunks[i].state |= CHUNK_KEPT
         self.blob.counters.add(COUNT_KEPT_BYTES, size)

@@ -1,0 +1,302 @@
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nydusd.cache.device import Device
+from nydusd.cache.evict import bytes_by_stamp, evict, ignore_lease_breaks
+from nydusd.cache.files import DATA_SUFFIXES
+from nydusd.cache.pool import open_blob
+from nydusd.cache.room import CacheRoom, remove_closed
+from nydusd.cache.span_reader import read_spans
+from nydusd.cache.uses import stamp_now
+from nydusd.rafs.blobs import Compressor
+from tests.cache.made import MadeBackend, MadeBlob, policy
+from tests.cache.made_units import UnitBlob
+
+LIMIT = 1 << 20
+LATER = 0xFFFFFFFF
+ALL = 1 << 40
+
+
+@pytest.fixture(autouse=True)
+def lease_breaks_are_ignored():
+    ignore_lease_breaks()
+
+
+def blob_of(count: int, version: int = 6, blob_id: str = "b" * 64) -> MadeBlob:
+    chunks = [random.Random(i).randbytes(8192) for i in range(count)]
+    return MadeBlob(chunks, version, Compressor.NONE, blob_id=blob_id)
+
+
+def limited(blob: MadeBlob, backend: MadeBackend, folder, **kept) -> Device:
+    settings = policy(folder, **kept)._replace(size_limit=LIMIT)
+    cached = open_blob(blob.info, backend, settings)
+    return Device([cached], 0, cached.close)
+
+
+def read(filled: Device, blob: MadeBlob, *indexes: int) -> None:
+    for index in indexes:
+        assert read_spans(filled, [blob.span(index)]) == blob.chunks[index]
+
+
+def ready(filled: Device) -> list[int]:
+    chunks = filled.blobs[0].chunks
+    return [index for index in range(chunks.count) if chunks.ready(index)]
+
+
+def next_stamp() -> int:
+    """A stamp later than now, once the clock has come to it."""
+    before = stamp_now()
+    while stamp_now() == before:
+        os.sched_yield()
+    return stamp_now()
+
+
+@pytest.mark.parametrize("version", [5, 6])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_evicted_chunks_are_fetched_again(tmp_path, version, compressed):
+    blob = blob_of(100, version)
+    backend = MadeBackend(blob)
+    filled = limited(blob, backend, tmp_path, compressed=compressed)
+    read(filled, blob, *range(100))
+    cached = filled.blobs[0]
+    blocks = cached.file.path.stat().st_blocks
+    assert evict(cached, LATER, ALL) == 100 * 8192
+    assert ready(filled) == []
+    assert cached.file.path.stat().st_blocks <= blocks // 20
+    requests = len(backend.data_requests(blob))
+    read(filled, blob, *range(100))
+    assert len(backend.data_requests(blob)) > requests
+    assert ready(filled) == list(range(100))
+    filled.close()
+
+
+def test_what_was_used_for_longest_goes_first(tmp_path):
+    blob = blob_of(30)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, *range(30))
+    old = stamp_now()
+    next_stamp()
+    read(filled, blob, *range(10))
+    assert evict(filled.blobs[0], old, ALL) == 20 * 8192
+    assert ready(filled) == list(range(10))
+    filled.close()
+
+
+def test_no_more_goes_than_is_wanted(tmp_path):
+    blob = blob_of(100)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, *range(100))
+    assert evict(filled.blobs[0], LATER, 5 * 8192 - 1) == 5 * 8192
+    assert len(ready(filled)) == 95
+    filled.close()
+
+
+def test_a_file_that_somebody_else_has_open_stays(tmp_path):
+    blob = blob_of(10)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, *range(10))
+    with filled.blobs[0].file.path.open("rb"):
+        assert evict(filled.blobs[0], LATER, ALL) == 0
+        assert ready(filled) == list(range(10))
+    assert evict(filled.blobs[0], LATER, ALL) == 10 * 8192
+    filled.close()
+
+
+def test_a_full_map_is_full_no_more(tmp_path):
+    blob = blob_of(10)
+    limited_once = limited(blob, MadeBackend(blob), tmp_path)
+    read(limited_once, blob, *range(10))
+    limited_once.close()
+    filled = limited(blob, MadeBackend(blob), tmp_path)  # sets the marker of a full map
+    read(filled, blob, 0)
+    assert evict(filled.blobs[0], LATER, 3 * 8192) == 3 * 8192
+    filled.close()
+    backend = MadeBackend(blob)
+    again = limited(blob, backend, tmp_path)
+    assert len(ready(again)) == 7
+    read(again, blob, *range(10))
+    assert len(backend.data_requests(blob)) == 3
+    again.close()
+
+
+def test_chunks_of_an_earlier_run_count_as_unused(tmp_path):
+    blob = blob_of(10)
+    first = limited(blob, MadeBackend(blob), tmp_path)
+    read(first, blob, *range(10))
+    first.close()
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, 3)
+    assert bytes_by_stamp(filled.blobs[0])[0] == 9 * 8192
+    assert evict(filled.blobs[0], 0, ALL) == 9 * 8192
+    assert ready(filled) == [3]
+    filled.close()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("validate", [False, True])
+def test_readers_get_right_bytes_while_chunks_go(tmp_path, compressed, validate):
+    blob = blob_of(64, 5)
+    filled = limited(blob, MadeBackend(blob), tmp_path, compressed=compressed, validate=validate)
+    wrong = []
+    stop = threading.Event()
+
+    def reader(seed: int) -> None:
+        choice = random.Random(seed)
+        while not stop.is_set():
+            index = choice.randrange(64)
+            if read_spans(filled, [blob.span(index)]) != blob.chunks[index]:
+                wrong.append(index)
+
+    readers = [threading.Thread(target=reader, args=(seed,)) for seed in range(4)]
+    for thread in readers:
+        thread.start()
+    freed = 0
+    deadline = time.monotonic() + 30
+    while freed < 600 * 8192 and time.monotonic() < deadline:
+        freed += evict(filled.blobs[0], LATER, 16 * 8192)
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert not wrong
+    assert freed >= 600 * 8192
+    filled.close()
+
+
+def test_a_disk_that_does_not_take_the_bits_keeps_the_bytes(tmp_path, monkeypatch):
+    blob = blob_of(10)
+    backend = MadeBackend(blob)
+    filled = limited(blob, backend, tmp_path)
+    read(filled, blob, *range(10))
+    blocks = filled.blobs[0].file.path.stat().st_blocks
+
+    def broken(fd: int) -> None:
+        raise OSError(5, "the disk is broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nydusd.cache.durable.os.fsync", broken)
+        with pytest.raises(OSError, match="broken"):
+            evict(filled.blobs[0], LATER, ALL)
+    assert filled.blobs[0].file.path.stat().st_blocks == blocks
+    read(filled, blob, *range(10))
+    filled.close()
+
+
+def test_bits_are_on_the_disk_before_the_bytes_go(tmp_path, monkeypatch):
+    blob = blob_of(10)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, *range(10))
+    blocks = filled.blobs[0].file.path.stat().st_blocks
+    synced = []
+
+    def fsync(fd: int) -> None:
+        assert filled.blobs[0].file.path.stat().st_blocks == blocks
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().suffix[1:])
+
+    monkeypatch.setattr("nydusd.cache.durable.os.fsync", fsync)
+    evict(filled.blobs[0], LATER, ALL)
+    assert {"chunk_map", "durable_map"} <= set(synced)
+    filled.close()
+
+
+def room_of(folder, limit: int, *devices: Device) -> CacheRoom:
+    return CacheRoom(folder, limit, lambda: [blob for d in devices for blob in d.blobs])
+
+
+def test_a_directory_comes_back_below_its_limit(tmp_path):
+    blob = blob_of(300)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, *range(300))
+    room = room_of(tmp_path, LIMIT, filled)
+    assert room.used() > LIMIT
+    assert room.make_room() >= 300 * 8192 - LIMIT
+    assert room.used() <= LIMIT
+    assert room.make_room() == 0
+    read(filled, blob, *range(300))
+    filled.close()
+
+
+def test_closed_blobs_go_before_what_was_read_later(tmp_path):
+    old, new = blob_of(60, blob_id="a" * 64), blob_of(60, blob_id="c" * 64)
+    first = limited(old, MadeBackend(old), tmp_path)
+    read(first, old, *range(60))
+    first.close()
+    next_stamp()
+    next_stamp()
+    filled = limited(new, MadeBackend(new), tmp_path)
+    read(filled, new, *range(60))
+    room_of(tmp_path, 700_000, filled).make_room()
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("a" * 64)]
+    assert ready(filled) == list(range(60))
+    filled.close()
+
+
+def test_a_closed_blob_that_another_process_uses_stays(tmp_path):
+    blob = blob_of(10)
+    first = limited(blob, MadeBackend(blob), tmp_path)
+    read(first, blob, *range(10))
+    path = first.blobs[0].file.path
+    first.close()
+    with path.open("rb"):
+        assert not remove_closed(path)
+    assert remove_closed(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_room_in_use_is_told_once(tmp_path, caplog):
+    blob = blob_of(300)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    read(filled, blob, *range(300))
+    room = room_of(tmp_path, LIMIT, filled)
+    with filled.blobs[0].file.path.open("rb"):
+        assert room.make_room() == 0
+        assert room.make_room() == 0
+    assert caplog.text.count("all of it is in use") == 1
+    filled.close()
+
+
+def test_a_room_that_runs_keeps_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("nydusd.cache.room.LOOK_SECONDS", 0.01)
+    blob = blob_of(300)
+    filled = limited(blob, MadeBackend(blob), tmp_path)
+    room = room_of(tmp_path, LIMIT, filled)
+    room.start()
+    read(filled, blob, *range(300))
+    deadline = 2000
+    while room.used() > LIMIT and deadline:
+        threading.Event().wait(0.01)
+        deadline -= 1
+    assert room.used() <= LIMIT
+    room.close()
+    read(filled, blob, *range(300))
+    filled.close()
+
+
+def test_a_directory_without_a_limit_evicts_nothing(tmp_path):
+    blob = blob_of(5)
+    cached = open_blob(blob.info, MadeBackend(blob), policy(tmp_path))
+    filled = Device([cached], 0, cached.close)
+    read(filled, blob, *range(5))
+    assert not cached.tracks_uses
+    assert evict(cached, LATER, ALL) == 0
+    filled.close()
+
+
+def test_data_suffixes_are_those_of_both_kinds():
+    assert DATA_SUFFIXES == (".blob.data", ".blob.raw")
+
+
+def test_chunks_that_share_stored_bytes_go_together(tmp_path):
+    chunks = [random.Random(i).randbytes(3000) for i in range(12)]
+    blob = UnitBlob(chunks, 6, Compressor.NONE, units=(4, 4, 4))
+    backend = MadeBackend(blob)
+    filled = limited(blob, backend, tmp_path, compressed=True)
+    read(filled, blob, *range(12))
+    assert evict(filled.blobs[0], LATER, 1) == 12000
+    assert ready(filled) == list(range(4, 12))
+    read(filled, blob, *range(12))
+    filled.close()
