@@ -43,8 +43,9 @@ class LocalDiskReader(BlobReader):
         """Bytes of the partition or disk: the blob, and what is left behind it."""
         return self._size
 
-    def read_into(self, buffer: Buffer, offset: int) -> None:
+    def read_into(self, buffer: Buffer, offset: int, *, background: bool = False) -> None:
         """Fill *buffer*; `BackendError` for a range that leaves the partition."""
+        del background
         rest = memoryview(buffer).cast("B")
         if offset < 0 or offset > self._size or len(rest) > self._size - offset:
             raise BackendError(
