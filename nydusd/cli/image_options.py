@@ -109,6 +109,13 @@ CHECK: Final = (
     OUTPUT_JSON,
     *LOG,
 )
+PREFETCH_LIST: Final = (
+    Option(
+        "PATTERN", "What GET /api/v1/metrics/pattern told; standard input without", positional=True
+    ),
+    Option("bootstrap", "Bootstrap of the image that was read", "B", required=True),
+    *LOG,
+)
 NYDUS_IMAGE: Final = Program(
     "nydus-image",
     {
@@ -117,6 +124,7 @@ NYDUS_IMAGE: Final = Program(
             Command("", ABOUT, ()),
             Command("create", "Make an image of a directory", CREATE),
             Command("check", "Read all metadata of an image and say what is wrong", CHECK),
+            Command("prefetch-list", "Print what a run read first, in order", PREFETCH_LIST),
             *(Command(name, text, (), later=True) for name, text in LATER_COMMANDS.items()),
         )
     },

@@ -125,6 +125,8 @@ def _do(arguments: "Arguments") -> int:
         log.set_up(arguments.text("log-level") or "info", arguments.text("log-file"), 0, os.environ)
         if arguments.command.name == "create":
             return _create(arguments)
+        if arguments.command.name == "prefetch-list":
+            return _prefetch_list(arguments)
         return _check(arguments)
     except NydusError as exc:
         return _fail(str(exc))
@@ -227,6 +229,24 @@ def _check(arguments: "Arguments") -> int:
     for blob in report.blobs:
         print_line(f"\t {blob_line(blob)}")
     _write_json(arguments, bootstrap, [blob.blob_id for blob in report.blobs], {})
+    return EXIT_OK
+
+
+def _prefetch_list(arguments: "Arguments") -> int:
+    from pathlib import Path
+
+    from nydusd.base.log import logger
+    from nydusd.build.prefetch_list import PATTERN_BYTES_MAX, first_reads, paths_in_order
+    from nydusd.rafs.load import load_bootstrap
+
+    file = arguments.text("PATTERN")
+    pattern = Path(file).read_bytes() if file else sys.stdin.buffer.read(PATTERN_BYTES_MAX)
+    bootstrap = load_bootstrap(Path(arguments.text("bootstrap") or ""))
+    paths, unnamed = paths_in_order(bootstrap, first_reads(pattern))
+    sys.stdout.buffer.write(b"".join(path + b"\n" for path in paths))
+    sys.stdout.buffer.flush()
+    if unnamed:
+        logger.warning("%d files that were read have no name that a list can hold", unnamed)
     return EXIT_OK
 
 
