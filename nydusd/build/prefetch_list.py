@@ -1,8 +1,8 @@
 """From what a run read first to a list of what to fetch first.
 
 A daemon with `access_pattern` remembers when each file was read for the first time and tells it as
-JSON (`GET /api/v1/metrics/pattern`), by inode number. Here numbers become paths of the image, in that
-order: the list that `nydusd --prefetch-files` and `nydus-image create --prefetch-policy` read.
+JSON (`GET /api/v1/metrics/pattern`), by inode number. Here numbers become paths of the image, in
+that order: the list that `nydusd --prefetch-files` and `nydus-image create --prefetch-policy` read.
 """
 
 from __future__ import annotations
@@ -11,11 +11,19 @@ import json
 from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BuildError
+from nydusd.rafs.load import load_bootstrap
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nydusd.rafs.bootstrap import Bootstrap
 
 PATTERN_BYTES_MAX = 1 << 30
+
+
+def prefetch_list(bootstrap: Path, pattern: bytes) -> tuple[list[bytes], int]:
+    """The list for the image *bootstrap* that was read as *pattern* tells; see `paths_in_order`."""
+    return paths_in_order(load_bootstrap(bootstrap), first_reads(pattern))
 
 
 def first_reads(pattern: bytes) -> list[int]:

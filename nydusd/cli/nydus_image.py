@@ -236,13 +236,11 @@ def _prefetch_list(arguments: "Arguments") -> int:
     from pathlib import Path
 
     from nydusd.base.log import logger
-    from nydusd.build.prefetch_list import PATTERN_BYTES_MAX, first_reads, paths_in_order
-    from nydusd.rafs.load import load_bootstrap
+    from nydusd.build.prefetch_list import PATTERN_BYTES_MAX, prefetch_list
 
     file = arguments.text("PATTERN")
     pattern = Path(file).read_bytes() if file else sys.stdin.buffer.read(PATTERN_BYTES_MAX)
-    bootstrap = load_bootstrap(Path(arguments.text("bootstrap") or ""))
-    paths, unnamed = paths_in_order(bootstrap, first_reads(pattern))
+    paths, unnamed = prefetch_list(Path(arguments.text("bootstrap") or ""), pattern)
     sys.stdout.buffer.write(b"".join(path + b"\n" for path in paths))
     sys.stdout.buffer.flush()
     if unnamed:
