@@ -250,13 +250,26 @@ def test_a_frame_that_inflates_a_thousandfold_is_eio(tmp_path, caplog):
     with_cache.close()
 
 
+def test_a_remnant_before_what_is_needed_comes_along_and_no_more(tmp_path):
+    blob = MadeBlob(chunks([4096] * 128), compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 128 << 10)
+
+    for needed in (40, 75, 110, 2):  # each window has 32 chunks, a remnant is 4 of them at most
+        assert read_spans(with_cache, [blob.span(needed)]) == blob.chunks[needed]
+
+    requests = [(offset // 4096, size // 4096) for offset, size in backend.data_requests(blob)]
+    assert requests == [(40, 32), (72, 32), (110, 18), (0, 32)]
+    with_cache.close()
+
+
 def test_a_failed_range_is_tried_again_with_what_is_needed(tmp_path):
     blob = MadeBlob(chunks([4096] * 10), compressor=Compressor.NONE)
     backend = MadeBackend(blob)
     backend.broken = [(3 * 4096, 4 * 4096)]
     with_cache = device(blob, backend, tmp_path, 1 << 20)
     assert read_spans(with_cache, [blob.span(1)]) == blob.chunks[1]
-    assert backend.data_requests(blob) == [(4096, 9 * 4096), (4096, 4096)]
+    assert backend.data_requests(blob) == [(0, 10 * 4096), (4096, 4096)]
     assert with_cache.blobs[0].chunks.try_claim(2)  # what came along is given up
     with_cache.close()
 

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.cache.cached_blob cimport CachedBlob
 from nydusd.cache.decode cimport Decoder
-from nydusd.cache.plan cimport Chunk, Range
+from nydusd.cache.plan cimport Chunk, Range, Window
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
 
@@ -57,6 +57,8 @@ cdef class Fetch:
     cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
     cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
                          const uint8_t *digest) except -1
+    cdef int bring_remnant(self, uint32_t index, Window *window) except -1
+    cdef uint32_t remnant_start(self, uint32_t index, const Window *window) noexcept nogil
     cdef int bring_mates(self) except -1
     cdef int bring_mates_from(self, uint32_t index, const ChunkPlace *unit, int step,
                               uint32_t needed) except -1

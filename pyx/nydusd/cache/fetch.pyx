@@ -27,12 +27,13 @@ from nydusd.cache.cached_blob cimport (
 from nydusd.cache.decode cimport Decoder
 from nydusd.cache.plan cimport (
     CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk, Range,
-    Window, in_window, merge_ranges, open_window, same_unit, sort_chunks, unit_end, widen_window,
+    Window, gap_limit, in_window, merge_ranges, open_window, same_unit, sort_chunks, unit_end,
+    widen_window,
 )
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
 
-from nydusd.base.errors import BackendError, ChunkCorrupt
+from nydusd.base.errors import BackendError, ChunkCorrupt, FailureKind
 from nydusd.rafs.blobs import BlobFeature
 
 
@@ -44,6 +45,7 @@ cdef extern from "<malloc.h>" nogil:
 cdef enum:
     DIGEST_BYTES = 32
     PAGE_BYTES = 4096
+    REMNANT_SHIFT = 3       # at most an eighth of a batch is fetched before what is needed
     CHUNKS_MAX = 4096       # brought along by one fetch, but for:
     MATES_MAX = 1 << 16     # brought along of units that are had anyway
     STAGING_BYTES = 1 << 20     # chunks of a unit are put side by side, as in the cache file, in
@@ -53,6 +55,9 @@ cdef enum:
     # fetches, costs nothing that can be measured and leaves 4.
     GIVE_BACK_BYTES = 1 << 20
 
+# Failures that may be those of the range: a stretch that cannot be read, the blob's end in it.
+RANGE_FAILURES = (FailureKind.OTHER, FailureKind.SHORT, FailureKind.LONG, FailureKind.RANGE)
+STATUS_NOT_SATISFIABLE = 416
 logger = logging.getLogger("nydusd")
 mallopt(M_ARENA_MAX, 1)     # heaps of other threads cannot be trimmed; see GIVE_BACK_BYTES
 
@@ -201,8 +206,11 @@ cdef class Fetch:
             if not self.chunks[next_needed].state & CHUNK_WANTED:
                 next_needed += 1
                 continue
-            open_window(&window, &self.chunks[next_needed].place, batch_size)
             index = self.chunks[next_needed].index
+            place = self.chunks[next_needed].place      # `add` moves the array
+            open_window(&window, &place, batch_size)
+            if self.blob.meta is not None:
+                self.bring_remnant(index, &window)
             next_needed += 1
             at = 0
             while (self.blob.meta is None and next_needed < needed
@@ -234,6 +242,47 @@ cdef class Fetch:
                     widen_window(&window, &place)
         self.sort()
         return 0
+
+    cdef int bring_remnant(self, uint32_t index, Window *window) except -1:
+        """Claim what is missing directly before chunk *index*, where that is little.
+
+        Readers that go through an image side by side leave remnants between their windows: too
+        little to be worth requests of their own, which they would become.
+        """
+        cdef ChunkPlace place
+        cdef uint32_t first = self.remnant_start(index, window)
+        if first == index or self.blob.meta.chunk(first, &place) != 0:
+            return 0
+        window.start = place.compressed_offset
+        while first < index:
+            if self.blob.meta.chunk(first, &place) != 0:
+                return 0
+            self.take_along(first, &place, NULL)
+            window.plain += place.uncompressed_size
+            first += 1
+        return 0
+
+    cdef uint32_t remnant_start(self, uint32_t index, const Window *window) noexcept nogil:
+        """First chunk of the remnant that ends before *index*; *index* when there is none."""
+        cdef ChunkPlace place
+        cdef uint64_t start = window.start
+        cdef uint64_t end
+        cdef uint32_t first = index
+        while first > 0:
+            if (self.blob.meta.chunk(first - 1, &place) != 0 or self.blob.check_place(&place) != 0
+                    or place.flags & CHUNK_SHARES_UNIT):
+                return index
+            end = place.compressed_offset + place.compressed_size
+            if end > start or start - end > gap_limit(window.batch_size):
+                return index
+            if self.blob.has(first - 1, &place) or self.blob.chunks.is_claimed(first - 1):
+                break
+            if (window.start - place.compressed_offset > window.batch_size >> REMNANT_SHIFT
+                    or index - first >= CHUNKS_MAX):
+                return index
+            start = place.compressed_offset
+            first -= 1
+        return first
 
     cdef int bring_mates(self) except -1:
         """Claim the other chunks of each shared unit that is wanted: its bytes are had anyway."""
@@ -313,8 +362,10 @@ cdef class Fetch:
             return 0        # only what came along: not worth a request of its own
         try:
             return self.read_range(wanted)
-        except BackendError:
-            if needed == 0 or others == 0:
+        except BackendError as exc:
+            # Who does not answer will not answer a shorter question either.
+            if needed == 0 or others == 0 or not (
+                    exc.kind in RANGE_FAILURES or exc.status == STATUS_NOT_SATISFIABLE):
                 raise
         return self.get_exactly(wanted.first, wanted.count)
 

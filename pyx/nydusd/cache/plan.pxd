@@ -51,3 +51,5 @@ cdef struct Window:
 cdef void open_window(Window *window, const ChunkPlace *place, uint64_t batch_size) noexcept nogil
 cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil
 cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil
+# Most bytes between two chunks that are fetched and thrown away
+cdef uint64_t gap_limit(uint64_t batch_size) noexcept nogil
