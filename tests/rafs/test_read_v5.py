@@ -363,3 +363,19 @@ def test_any_damage_is_an_error_and_never_a_crash(data: bytes) -> None:
     except BootstrapError:
         return
     exercise(bootstrap)
+
+
+def test_a_chunk_that_goes_back_into_a_hole_is_an_error_and_not_zeros() -> None:
+    chunks = chunk_v5(file_offset=8192) + chunk_v5(file_offset=0, index=1)
+    bootstrap = one_file_v5(InodeV5(b"file", REGULAR, 12288, flags=HOLES, chunks=chunks))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        list(bootstrap.chunk_spans(2))
+
+
+@pytest.mark.parametrize("name", [b".", b".."])
+def test_a_stored_dot_name_is_an_error_and_not_a_second_one(name: bytes) -> None:
+    bootstrap = one_file_v5(InodeV5(name, REGULAR))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        bootstrap.entries(1)

@@ -16,7 +16,8 @@ from nydusd.rafs.bootstrap cimport (
     CHUNK_BATCH, SPAN_DIRECT, SPAN_HOLE, Attributes, Bootstrap, ChunkSpan, XattrEntry,
 )
 from nydusd.rafs.names cimport (
-    KIND_DIRECTORY, KIND_REGULAR, KIND_SHIFT, KIND_SYMLINK, NAME_MAX, compare_names, is_name,
+    KIND_DIRECTORY, KIND_REGULAR, KIND_SHIFT, KIND_SYMLINK, NAME_MAX, compare_names, is_dots,
+    is_name,
 )
 from nydusd.rafs.ondisk_v5 cimport V5_INODE_HAS_HOLES, ChunkRecord, InodeV5
 from nydusd.rafs.ondisk_v6 cimport ChunkIndexV6, DirentV6, V6_LAYOUT_INLINE
@@ -307,7 +308,7 @@ cdef class TreeCheck:
             return 0
         if not self.in_order(frame, name, length):
             return 0
-        if length <= 2 and name[0] == c'.' and name[length - 1] == c'.':
+        if is_dots(<const uint8_t *>name, length):
             return self.dot_entry(frame, name, length, dirent.nid)
         return self.entry(frame, name, length, dirent.nid, kind_of_type(dirent.file_type))
 
@@ -329,7 +330,7 @@ cdef class TreeCheck:
             self.add(NULL, 0, f"{which} has the name {shown(name[:length])!r}: empty, with `/` or "
                               f"NUL, or over {NAME_MAX} bytes")
             return False
-        if length <= 2 and name[0] == c'.' and name[length - 1] == c'.':
+        if is_dots(<const uint8_t *>name, length):
             self.add(NULL, 0, f"{which} has the name {shown(name[:length])!r}, which every "
                               "directory has already")
             return False

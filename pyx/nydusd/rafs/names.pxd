@@ -35,6 +35,11 @@ cdef inline int compare_names(const char *left, size_t left_len, const char *rig
     return (left_len > right_len) - (left_len < right_len)
 
 
+cdef inline bint is_dots(const uint8_t *name, size_t size) noexcept nogil:
+    """Whether *name* is `.` or `..`, which every directory has without an entry."""
+    return 0 < size <= 2 and name[0] == c'.' and name[size - 1] == c'.'
+
+
 cdef inline bint is_name(const uint8_t *name, size_t size) noexcept nogil:
     """Whether a directory may hold *name*: 1 to 255 bytes, no `/`, no NUL."""
     return 0 < size <= NAME_MAX and memchr(name, c'/', size) == NULL \

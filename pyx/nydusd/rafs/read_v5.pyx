@@ -19,7 +19,7 @@ from nydusd.rafs.bootstrap cimport (
 )
 from nydusd.rafs.names cimport (
     KIND_DIRECTORY, KIND_REGULAR, KIND_SHIFT, KIND_SYMLINK, NAME_MAX, compare_names, is_device,
-    is_kind, is_name,
+    is_dots, is_kind, is_name,
 )
 from nydusd.rafs.ondisk_v5 cimport (
     V5_ALIGNMENT, V5_INODE_HAS_HOLES, V5_INODE_XATTR, V5_NAME_MAX, V5_ROOT_INO,
@@ -169,7 +169,7 @@ cdef class BootstrapV5(Bootstrap):
         cdef int rc = self.load_index(<uint64_t>directory.inode.child_index + number, out)
         if rc != 0:
             return -EIO
-        if not is_name(out.name, out.inode.name_size):
+        if not is_name(out.name, out.inode.name_size) or is_dots(out.name, out.inode.name_size):
             return -EIO
         if out.kind == KIND_DIRECTORY and (
                 out.inode.ino != out.index or out.inode.parent != directory.inode.ino):
@@ -432,6 +432,9 @@ cdef class BootstrapV5(Bootstrap):
             count[0] += 1
             offset += length
             size -= length
+        if count[0] and low < record.inode.child_count \
+                and self.load_chunk(record, low, &start, &chunk) == 0 and start < offset:
+            return -EIO             # what was told as a hole may be its
         return -EIO if self.file.is_damaged() else 0
 
     cdef int following(self, uint64_t ino, uint64_t end, uint64_t limit_bytes, ChunkSpan *out,
