@@ -16,6 +16,7 @@ cimport cython
 from nydusd.base.counters cimport Counters
 from nydusd.cache.blobfile cimport BlobFile
 from nydusd.cache.chunkmap cimport ChunkMap
+from nydusd.cache.recent_units cimport forget
 from nydusd.cache.target cimport READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget
 from nydusd.cache.uses cimport Uses
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, BlobMeta, ChunkPlace
@@ -256,6 +257,7 @@ cdef class CachedBlob:
 
     cdef int shut(self) except -1:
         self.reader.close()
+        forget(self.lock)
         if self.durable is not None:
             self.durable.close()
         self.chunks.close()

@@ -29,6 +29,8 @@ cdef class Decoder:
 
     cdef bint is_here(self, const Chunk *chunk) noexcept nogil
     cdef int load(self, Chunk *chunk) except -1
+    cdef bint keeps_no_plain(self) noexcept nogil
+    cdef bint from_recent(self, Chunk *chunks, uint32_t count) except -1
     cdef int load_stored(self, Chunk *chunks, uint32_t count) except -1
     cdef uint32_t split(self, Chunk *chunks, uint32_t count, const uint8_t *stored,
                         uint64_t offset, bint needed, Piece *pieces,

@@ -18,6 +18,7 @@ from nydusd.cache.cached_blob cimport COUNT_CORRUPT, CachedBlob
 from nydusd.cache.plan cimport (
     CHUNK_BAD, CHUNK_DECODED, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk, unit_end,
 )
+from nydusd.cache.recent_units cimport find, remember
 from nydusd.cache.unit cimport StoredUnit, decode_encrypted, decode_unit
 from nydusd.codec.compression cimport Piece, decompress_pieces
 from nydusd.codec.digest cimport crc32c
@@ -88,8 +89,12 @@ cdef class Decoder:
         cdef uint32_t missing = 0
         while start < count:
             end = start + 1
-            if self.blob.compressed:
+            if self.keeps_no_plain():
                 end = unit_end(chunks, count, start)
+                if self.from_recent(chunks + start, end - start):
+                    start = end
+                    continue
+            if self.blob.compressed:
                 self.load_stored(chunks + start, end - start)
             elif self.blob.direct and self.blob.has(chunks[start].index, &chunks[start].place):
                 chunks[start].state |= CHUNK_READY
@@ -103,6 +108,30 @@ cdef class Decoder:
                     missing += 1
             start = end
         return missing
+
+    cdef bint keeps_no_plain(self) noexcept nogil:
+        return self.blob.file is None or self.blob.compressed
+
+    cdef bint from_recent(self, Chunk *chunks, uint32_t count) except -1:
+        """Whether all *chunks*, of one unit, could be had from those that were decoded lately."""
+        cdef bytearray plain
+        cdef bint all_plain = True
+        cdef uint32_t i
+        if not chunks[0].place.flags & CHUNK_SHARES_UNIT:
+            return False
+        plain = find(self.blob.lock, chunks[0].place.context_index)
+        if plain is None:
+            return False
+        self.buffers.append(plain)
+        for i in range(count):
+            chunks[i].plain = (<uint8_t *>PyByteArray_AS_STRING(plain)
+                               + chunks[i].place.context_offset)
+            self.check(&chunks[i])
+            if chunks[i].state & CHUNK_BAD:
+                chunks[i].state &= ~<uint32_t>CHUNK_BAD
+                chunks[i].plain = NULL
+                all_plain = False
+        return all_plain
 
     cdef bint is_here(self, const Chunk *chunk) noexcept nogil:
         """Whether the cache file may have *chunk*: what no map tells, its digest will."""
@@ -278,6 +307,8 @@ cdef class Decoder:
         unit.flags = chunks[0].place.flags
         unit.context_index = chunks[0].place.context_index
         if decode_unit(self.blob, &unit) == 0:
+            if self.keeps_no_plain():
+                remember(self.blob.lock, unit.context_index, plain)
             return self.give(chunks, count, plain)
         for i in range(count):
             if is_due(&chunks[i], True) or is_due(&chunks[i], False):

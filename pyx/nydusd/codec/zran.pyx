@@ -54,11 +54,9 @@ cdef bint has_header_behind_trailer(const GzipEntry *entry) noexcept nogil:
 
 
 cdef bint is_trailer_of_dictionary(const GzipEntry *entry) noexcept nogil:
-    """Whether the plain size in what may be a trailer is that of a member the dictionary ends."""
-    cdef uint32_t size = load_u32(entry.stored + 4)
-    if entry.dictionary_size < DICTIONARY_BYTES:
-        return size == entry.dictionary_size
-    return size >= DICTIONARY_BYTES
+    """Whether what may be a trailer is of a member that ends the dictionary: not longer than it."""
+    return (entry.dictionary_size >= DICTIONARY_BYTES
+            or load_u32(entry.stored + 4) <= entry.dictionary_size)
 
 
 cdef size_t position(const inflate_state *state, const uint8_t *start) noexcept nogil:

@@ -1,0 +1,10 @@
+# The units of many chunks that were decoded last, for blobs whose plain bytes no file keeps.
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef enum:
+    RECENT_BYTES = 8 << 20
+
+# *blob*: any object that is this blob's alone. None when it is not among them. With the GIL.
+cdef bytearray find(object blob, uint32_t index)
+cdef int remember(object blob, uint32_t index, bytearray plain) except -1
+cdef int forget(object blob) except -1

@@ -1,0 +1,56 @@
+"""The units of many chunks that were decoded last, for blobs whose plain bytes no file keeps.
+
+Without a cache, or with one of stored bytes, reading a file of some KiB out of a gzip layer inflates
+one to two MiB, and reading the next file the same ones again: 1,000 files of v6-estargz-ref took 16
+seconds, with the last units at hand 1. Shared by all blobs of the process, guarded by the GIL.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef list recent = []           # (blob, number of the unit, plain bytes), the latest last
+cdef uint64_t recent_bytes = 0
+
+
+cdef bytearray find(object blob, uint32_t index):
+    cdef Py_ssize_t i
+    for i in range(len(recent) - 1, -1, -1):
+        row = recent[i]
+        if row[0] is blob and row[1] == index:
+            recent.append(recent.pop(i))
+            return row[2]
+    return None
+
+
+cdef int remember(object blob, uint32_t index, bytearray plain) except -1:
+    global recent_bytes
+    if <uint64_t>len(plain) > RECENT_BYTES or find(blob, index) is not None:
+        return 0
+    recent.append((blob, index, plain))
+    recent_bytes += len(plain)
+    while recent_bytes > RECENT_BYTES:
+        recent_bytes -= len(recent.pop(0)[2])
+    return 0
+
+
+cdef int forget(object blob) except -1:
+    global recent_bytes
+    cdef Py_ssize_t i
+    for i in range(len(recent) - 1, -1, -1):
+        if recent[i][0] is blob:
+            recent_bytes -= len(recent.pop(i)[2])
+    return 0
+
+
+def find_unit(blob, uint32_t index):
+    """The plain bytes of unit *index* of *blob*, None when they are not at hand."""
+    return find(blob, index)
+
+
+def remember_unit(blob, uint32_t index, bytearray plain):
+    """Keep *plain*, the bytes of unit *index*, at the cost of those that were not used lately."""
+    remember(blob, index, plain)
+
+
+def forget_units(blob):
+    """Let go of the units of *blob*."""
+    forget(blob)
