@@ -13,7 +13,11 @@ from nydusd.config.load import examine
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PROGRAMS = {"nydusd": "nydusd.cli.nydusd", "nydus-image": "nydusd.cli.nydus_image"}
+PROGRAMS = {
+    "nydusd": "nydusd.cli.nydusd",
+    "nydus-image": "nydusd.cli.nydus_image",
+    "nydusctl": "nydusd.cli.nydusctl",
+}
 # Split, so that this file is not its own first finding.
 MACHINE = re.compile(r"/wor" + r"k/|/opt/re" + r"f\b|/opt/ven" + r"v\b|/roo" + r"t/")
 HOSTS = re.compile(r"pypi\.or" + r"g|pythonhoste" + r"d|deb\.debia" + r"n|crates\.i" + r"o")

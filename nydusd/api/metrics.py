@@ -51,3 +51,22 @@ def get_inflight(context: Context, _request: Request) -> Response:
         for inode, opcode, unique, since in context.daemon.session.in_flight()
     ]
     return json_response(found) if found else NOTHING
+
+
+def get_prefetch(context: Context, request: Request) -> Response:
+    """How far the prefetch of each mount, or of one, has come: null where there is none."""
+    mounts = context.daemon.mounts
+    chosen = metrics.images(mounts)
+    if "id" in request.query:
+        chosen = dict([metrics.find_mount(mounts, request.query["id"])])
+    return json_response({path: metrics.prefetch_state(each) for path, each in chosen.items()})
+
+
+def get_blobs(context: Context, request: Request) -> Response:
+    """The blobs of one mount, or all that are open: what is on local disk, what was asked."""
+    # Not by way of the pool, whose lock is held while a backend is asked.
+    mounts = list(metrics.images(context.daemon.mounts).values())
+    if "id" in request.query:
+        _, mount = metrics.find_mount(context.daemon.mounts, request.query["id"])
+        mounts = [mount]
+    return json_response([metrics.blob_state(blob) for blob in metrics.blobs_of(mounts)])

@@ -1,7 +1,8 @@
 """Every endpoint in one table: method and path, what the request must have, who answers.
 
 Handlers of `v1` and `v2` take the context and a request and give an answer. Those that change
-something run on the control thread, all others at once in the event loop.
+something run on the control thread, long ones in a thread of their own, all others at once in the
+event loop.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from nydusd.api import metrics, v1, v2
+from nydusd.api import metrics, prometheus, v1, v2
 from nydusd.api.errors import BAD_REQUEST, NO_ROUTE, as_api_error, error_response
 from nydusd.api.http import Request, Response
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 Handler = Callable[["Context", Request], Response]
 
 
+METRICS_PATH: Final = "/metrics"
+
+
 class Route(NamedTuple):
     """One endpoint. *outer* names the operation in its errors; *body*: None = either."""
 
@@ -26,6 +30,7 @@ class Route(NamedTuple):
     outer: str
     body: bool | None = False
     on_control: bool = False
+    in_thread: bool = False  # takes long with many mounts, and changes nothing
 
 
 ROUTES: Final[dict[tuple[str, str], Route]] = {
@@ -41,7 +46,7 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("GET", "/api/v1/daemon/events"): Route(v1.get_events, "Events"),
     ("GET", "/api/v1/daemon/backend"): Route(v1.get_backend, "FsBackendInfo"),
     ("GET", "/api/v1/config"): Route(v1.get_config, "GetConfig"),
-    ("PUT", "/api/v1/config"): Route(v1.put_config, "Configure", body=True),
+    ("PUT", "/api/v1/config"): Route(v1.put_config, "Configure", body=True, on_control=True),
     ("PUT", "/api/v2/blobs"): Route(v2.put_blob, "CreateBlobObject", body=True),
     ("DELETE", "/api/v2/blobs"): Route(v2.delete_blob, "DeleteBlobObject"),
     ("GET", "/api/v2/blobs"): Route(v2.get_blob, "GetBlobObject", body=None),
@@ -51,6 +56,9 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("GET", "/api/v1/metrics/backend"): Route(metrics.get_backend, "BackendMetrics"),
     ("GET", "/api/v1/metrics/blobcache"): Route(metrics.get_blobcache, "BlobcacheMetrics"),
     ("GET", "/api/v1/metrics/inflight"): Route(metrics.get_inflight, "InflightMetrics"),
+    ("GET", "/api/v1/metrics/prefetch"): Route(metrics.get_prefetch, "PrefetchMetrics"),
+    ("GET", "/api/v1/metrics/blobs"): Route(metrics.get_blobs, "BlobMetrics"),
+    ("GET", METRICS_PATH): Route(prometheus.get_metrics, "Metrics", in_thread=True),
     ("GET", "/api/v2/daemon"): Route(v2.get_daemon, "DaemonInfo"),
     ("PUT", "/api/v2/daemon"): Route(v1.configure_daemon, "Configure", body=True),
 }

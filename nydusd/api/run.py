@@ -7,6 +7,7 @@ takes longer than the start itself, and clients that connect meanwhile wait in t
 import logging
 
 from nydusd.api.socket_file import SocketFile
+from nydusd.api.tcp_address import listen_tcp
 from nydusd.daemon.control import ControlThread
 from nydusd.daemon.daemon import Daemon, settle
 from nydusd.daemon.process import EndRequest
@@ -22,6 +23,9 @@ def run(settings: Settings, socket_file: SocketFile) -> int:
     """Serve until a signal, a request to end, or until the mount is gone; the exit status."""
     end = EndRequest()
     end.install()
+    metrics_sock = None
+    if settings.metrics_address is not None:
+        metrics_sock = listen_tcp(settings.metrics_address)
     daemon = Daemon(settings, end)
     daemon.upgrade = Upgrade(daemon)
     if not settings.waits:
@@ -34,7 +38,7 @@ def run(settings: Settings, socket_file: SocketFile) -> int:
 
         control.start()
         settle()
-        serve(daemon, end, control, sock)
+        serve(daemon, end, control, sock, metrics_sock)
         logger.info("nydusd quits: %s", end.reason)
     finally:
         socket_file.remove()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from nydusd.api.context import Context
+from nydusd.api.errors import NO_ROUTE, error_response
 from nydusd.api.http import Request, Response
-from nydusd.api.routes import Route, failed, find_route
+from nydusd.api.routes import METRICS_PATH, Route, failed, find_route
 from nydusd.api.server import Answer, Connection, ConnectionLimit
 from nydusd.daemon.control import ControlThread, Job
 
@@ -46,7 +47,15 @@ class Service:
             return route
         if route.on_control:
             return self._on_control(route, request)
+        if route.in_thread:
+            return self._loop.run_in_executor(None, self._run, route, request)
         return self._run(route, request)
+
+    def answer_metrics(self, request: Request) -> Answer:
+        """The answer to *request* where there are counters and nothing else."""
+        if request.path != METRICS_PATH:
+            return error_response(*NO_ROUTE)
+        return self.answer(request)
 
     def _run(self, route: Route, request: Request) -> Response:
         try:
@@ -86,12 +95,18 @@ class Service:
             future.set_result(response)
 
 
-def serve(daemon: Daemon, end: EndRequest, control: ControlThread, sock: socket.socket) -> None:
-    """Answer requests on *sock* until *end* is asked for; closes *sock*."""
+def serve(
+    daemon: Daemon,
+    end: EndRequest,
+    control: ControlThread,
+    sock: socket.socket,
+    metrics_sock: socket.socket | None = None,
+) -> None:
+    """Answer requests on *sock*, and for counters on *metrics_sock*, until *end* is asked for."""
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     service = Service(Context(daemon), control, loop)
-    limit = ConnectionLimit()
+    limit, metrics_limit = ConnectionLimit(), ConnectionLimit()
     ends: list[asyncio.Task[None]] = []
 
     def look_for_end() -> None:
@@ -99,15 +114,29 @@ def serve(daemon: Daemon, end: EndRequest, control: ControlThread, sock: socket.
         if end.reason:
             ends.append(loop.create_task(service.finish()))
 
+    async def listen() -> list[asyncio.AbstractServer]:
+        servers = [
+            await loop.create_unix_server(lambda: Connection(service.answer, limit), sock=sock)
+        ]
+        if metrics_sock is not None:
+            servers.append(
+                await loop.create_server(
+                    lambda: Connection(service.answer_metrics, metrics_limit), sock=metrics_sock
+                )
+            )
+        return servers
+
     loop.add_reader(end.fileno(), look_for_end)
     try:
-        server = loop.run_until_complete(
-            loop.create_unix_server(lambda: Connection(service.answer, limit), sock=sock)
-        )
+        # Kept: uvloop closes the socket of a server that nobody holds.
+        servers = loop.run_until_complete(listen())
         if not end.reason:
             loop.run_forever()
-        server.close()
+        for server in servers:
+            server.close()
     finally:
         loop.remove_reader(end.fileno())
         loop.close()
-        sock.close()
+        for each in (sock, metrics_sock):
+            if each is not None:
+                each.close()

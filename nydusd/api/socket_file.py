@@ -31,12 +31,17 @@ def is_served(path: str) -> bool:
         return True
 
 
+def identity_of(info: os.stat_result) -> tuple[int, int, int]:
+    """What tells one socket file from the next at its path, which may get the same inode."""
+    return info.st_dev, info.st_ino, info.st_mtime_ns
+
+
 class SocketFile:
     """A listening socket at *path*; `ConfigError` or `OSError` when it cannot be."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._identity: tuple[int, int] | None = None
+        self._identity: tuple[int, int, int] | None = None
         self._sock: socket.socket | None = None
         self.check()
 
@@ -74,7 +79,7 @@ class SocketFile:
             if isinstance(exc.errno, int):
                 raise
             raise ConfigError(f"--apisock {self._path}: {exc}") from exc  # path too long
-        self._identity = info.st_dev, info.st_ino
+        self._identity = identity_of(info)
         self._sock = sock
         return sock
 
@@ -84,8 +89,7 @@ class SocketFile:
             self._sock.close()
             self._sock = None
         try:
-            info = self._path.lstat()
-            if self._identity == (info.st_dev, info.st_ino):
+            if self._identity == identity_of(self._path.lstat()):
                 self._path.unlink()
         except OSError:
             return

@@ -9,7 +9,7 @@ from nydusd.api.body import field, optional_field, read_object, strings
 from nydusd.api.errors import ApiError, missing_query
 from nydusd.api.http import Request, Response
 from nydusd.base import log
-from nydusd.daemon.info import daemon_info, superblock_info
+from nydusd.daemon.info import daemon_text, superblock_info
 from nydusd.daemon.mount_request import MountRequest, make_request
 from nydusd.daemon.runtime_settings import UnknownSetting
 
@@ -37,7 +37,7 @@ def needed(request: Request, name: str) -> str:
 
 def get_daemon(context: Context, _request: Request) -> Response:
     """State, version and mounts."""
-    return json_response(daemon_info(context.daemon, with_mounts=True))
+    return Response(200, daemon_text(context.daemon, with_mounts=True).encode())
 
 
 def get_events(context: Context, _request: Request) -> Response:

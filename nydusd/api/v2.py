@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 from nydusd.api.body import field, read_object
 from nydusd.api.errors import BAD_REQUEST, ApiError
-from nydusd.api.v1 import NOTHING, json_response
+from nydusd.api.http import Request, Response
+from nydusd.api.v1 import NOTHING
 from nydusd.daemon.errors import NotSupported
-from nydusd.daemon.info import daemon_info
+from nydusd.daemon.info import daemon_text
+from nydusd.daemon.metrics import blobs_of, images
 
 if TYPE_CHECKING:
     from nydusd.api.context import Context
-    from nydusd.api.http import Request, Response
 
 NO_BLOBS: Final = "this daemon serves file systems, no blobs"
 
 
 def get_daemon(context: Context, _request: Request) -> Response:
     """State and version."""
-    return json_response(daemon_info(context.daemon, with_mounts=False))
+    return Response(200, daemon_text(context.daemon, with_mounts=False).encode())
 
 
 def put_blob(_context: Context, request: Request) -> Response:
@@ -41,7 +42,8 @@ def delete_blob(context: Context, request: Request) -> Response:
         raise NotSupported(NO_BLOBS)
     if "blob_id" not in request.query:
         raise ApiError(*BAD_REQUEST)
-    used = {blob.info.blob_id for blob in context.daemon.pool.blobs()}
+    mounts = images(context.daemon.mounts).values()
+    used = {blob.info.blob_id for blob in blobs_of(mounts)}
     if request.query["blob_id"] in used:
         raise ApiError(501, "DeleteBlobFile(DaemonAbnormal(Unsupported))")
     return NOTHING  # it is not here

@@ -58,6 +58,11 @@ FUSE: Final = (
         aliases=("thread-num",),
     ),
     Option("writable", "Mount without the ro flag", flag=True),
+    Option(
+        "metrics-address",
+        "HOST:PORT where Prometheus finds the counters, beside the control socket",
+        requires=("apisock",),
+    ),
 )
 FILE_SYSTEM: Final = (
     Option("bootstrap", "Metadata of the image to show", "B"),

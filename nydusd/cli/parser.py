@@ -196,6 +196,7 @@ class _Parser:
     def _take_positional(self, word: str) -> None:
         for option in self._positional:
             if option.name not in self._values:
+                self._check_value(option, word)
                 self._values[option.name] = word
                 return
         if not self._command.name and word in self._program.commands:

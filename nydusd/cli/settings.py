@@ -50,6 +50,7 @@ def settings_of(
         prefetch_files=prefetch_files,
         virtual_mountpoint=checked_virtual_mountpoint(arguments.text("virtual-mountpoint") or "/"),
         apisock=arguments.text("apisock"),
+        metrics_address=arguments.text("metrics-address"),
         id=arguments.text("id"),
         supervisor=arguments.text("supervisor"),
         waits=waits,

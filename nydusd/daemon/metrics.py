@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nydusd.cache.metered import MeteredBackend
 from nydusd.daemon.errors import NoCounter
 from nydusd.daemon.mount_request import MountKind
+from nydusd.fs.stats import FOP_NAMES, LATENCY_BOUNDS_MICROSECONDS, SIZE_BOUNDS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from nydusd.cache.prefetch import PrefetchProgress
     from nydusd.daemon.mounts import Mount, Mounts
     from nydusd.fs.stats import FsStats
+
+__all__ = ["FOP_NAMES", "LATENCY_BOUNDS_MICROSECONDS", "SIZE_BOUNDS_BYTES"]  # and what is here
 
 FUSE_READ = 4  # index of reads among the operations
 
@@ -177,3 +180,23 @@ def progress_of(mounts: Iterable[Mount]) -> list[PrefetchProgress]:
     """How far the prefetches of *mounts* have come."""
     found = (mount.parts.prefetcher for mount in mounts)
     return [prefetcher.progress() for prefetcher in found if prefetcher is not None]
+
+
+def prefetch_state(mount: Mount) -> dict[str, Any] | None:
+    """How far the prefetch of *mount* has come; None when it has none."""
+    found = progress_of([mount])
+    return found[0]._asdict() if found else None
+
+
+def blob_state(blob: CachedBlob) -> dict[str, Any]:
+    """One blob: what of it is on local disk, and what has been asked of it."""
+    file = blob.file
+    return {
+        "blob_id": blob.info.blob_id,
+        "uncompressed_size": blob.info.uncompressed_size,
+        "compressed_size": blob.info.compressed_size,
+        "chunks": blob.chunks.count,
+        "ready_chunks": blob.chunks.ready_count() if file is not None else 0,
+        "file": str(file.path) if file is not None else None,
+        **blob.counters.snapshot(),
+    }

@@ -19,6 +19,7 @@ from nydusd.cache.pool import BlobPool
 from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
 from nydusd.daemon.image_rules import image_problems
 from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
+from nydusd.daemon.mount_text import mount_text
 from nydusd.fs.rafsfs import RafsFs
 from nydusd.fs.stats import FsStats
 from nydusd.fs.vfs import Vfs
@@ -63,6 +64,13 @@ class Mount(NamedTuple):
     slot: int
     mounted_ns: int  # since the epoch
     parts: Parts
+    text: str  # as the API shows it
+
+
+def new_mount(mountpoint: str, request: MountRequest, slot: int, parts: Parts) -> Mount:
+    """A mount made now."""
+    now = time.time_ns()
+    return Mount(request, slot, now, parts, mount_text(mountpoint, request, now))
 
 
 class Mounts:
@@ -91,7 +99,7 @@ class Mounts:
             undo.callback(self._vfs.umount, mountpoint)
             if parts.prefetcher is not None:
                 parts.prefetcher.start()
-            mount = Mount(request, slot, time.time_ns(), parts)
+            mount = new_mount(mountpoint, request, slot, parts)
             self._mounts = {**self._mounts, mountpoint: mount}
             undo.pop_all()
         logger.info("Rafs filesystem mounted at %s", mountpoint)
@@ -114,7 +122,7 @@ class Mounts:
             self._stop_prefetch(old.parts)
             self._vfs.remount(parts.filesystem, mountpoint, 0, lambda: self._give_up(old.parts))
             undo.pop_all()
-            mount = Mount(request, old.slot, time.time_ns(), parts)
+            mount = new_mount(mountpoint, request, old.slot, parts)
             self._mounts = {**self._mounts, mountpoint: mount}
             if parts.prefetcher is not None:
                 parts.prefetcher.start()
@@ -236,7 +244,9 @@ class Mounts:
         with self._lock:
             mount = self._mounts.get(mountpoint)
             if mount is not None:
-                self._mounts = {**self._mounts, mountpoint: mount._replace(request=request)}
+                text = mount_text(mountpoint, request, mount.mounted_ns)
+                noted = mount._replace(request=request, text=text)
+                self._mounts = {**self._mounts, mountpoint: noted}
 
     def list(self) -> dict[str, Mount]:
         """Mounts by their path, at this moment; waits for nobody, not to be changed."""
