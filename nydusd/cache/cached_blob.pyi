@@ -9,6 +9,7 @@ from nydusd.cache.chunkmap import ChunkMap
 from nydusd.cache.durable import DurableRecord
 from nydusd.cache.uses import Uses
 from nydusd.codec.cipher import BlobCipher
+from nydusd.codec.pages import PageCipher
 from nydusd.rafs.blobmeta import BlobMeta
 from nydusd.rafs.blobs import BlobInfo
 
@@ -33,10 +34,11 @@ class CachedBlob:
         chunks: ChunkMap,
         file: BlobFile | None,
         *,
-        describe: Callable[[BlobReader], BlobMeta] | None = None,
+        describe: Callable[..., BlobMeta] | None = None,
         meta: BlobMeta | None = None,
         digests: bytes = b"",
         cipher: BlobCipher | None = None,
+        pages: PageCipher | None = None,
         compressed: bool = False,
         validate: bool = False,
         recheck: bool = False,

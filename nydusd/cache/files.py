@@ -33,6 +33,11 @@ class CachePolicy(NamedTuple):
     validate: bool
     use_chunk_map: bool
     size_limit: int = 0  # bytes of the folder; 0 = none
+    page_key: bytes = b""  # of encrypted data files; not shown
+
+    def __repr__(self) -> str:
+        """The fields but the key."""
+        return f"CachePolicy({self.folder}, {self.compressed}, {self.validate})"
 
 
 class CacheFiles(NamedTuple):
@@ -105,6 +110,7 @@ def open_files(info: BlobInfo, policy: CachePolicy, folder: Path | None) -> Cach
     size = info.data_size if policy.compressed else info.uncompressed_size
     if not keeps_map(info, policy):
         return CacheFiles(in_memory_map(info), open_data(path, size))
+    check_encryption(path, policy)
     other = data_path(folder, info, not policy.compressed)
     if other.exists():
         raise CacheError(
@@ -123,6 +129,21 @@ def open_files(info: BlobInfo, policy: CachePolicy, folder: Path | None) -> Cach
     except BaseException:
         file.close()
         raise
+
+
+def check_encryption(path: Path, policy: CachePolicy) -> None:
+    """Mark an encrypted data file, so that nobody takes its bytes for data in the clear."""
+    mark = path.with_name(f"{path.name}.encrypted")
+    if policy.page_key:
+        try:
+            mark.touch()
+        except OSError as exc:
+            logger.warning("%s cannot be made: %s", mark, exc)
+    elif mark.exists():
+        raise CacheError(
+            f"{path} is encrypted, and enable_encryption is off: turn it on, use another "
+            "work_dir, or remove the files of this blob"
+        )
 
 
 def drop_stale(paths: MapPaths, path: Path) -> None:

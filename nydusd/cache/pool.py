@@ -6,7 +6,9 @@ one pool and asks it for a `Device` for each mount, on its control thread; the l
 
 from __future__ import annotations
 
+import logging
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +18,23 @@ from nydusd.cache.cached_blob import CachedBlob
 from nydusd.cache.device import Device
 from nydusd.cache.files import CacheFiles, CachePolicy, keeps_map, made_folder, open_files
 from nydusd.cache.sidecars import chunk_digests, cipher_of, fetch_blob_meta, kept_blob_meta
+from nydusd.cache.tar_blob import open_tar
 from nydusd.cache.uses import Uses
+from nydusd.codec.pages import PageCipher
 from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
-from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
+from nydusd.rafs.blobs import BlobFeature, BlobInfo, is_gzip_members, refuse_unsupported
+from nydusd.rafs.chunk_records import digests_of_blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nydusd.backend.interface import BlobBackend, BlobReader
     from nydusd.cache.room import CacheRoom
-    from nydusd.config.model import Backend, Cache
+    from nydusd.config.model import Backend, Cache, FileCache
     from nydusd.rafs.blobmeta import BlobMeta
     from nydusd.rafs.bootstrap import Bootstrap
+
+logger = logging.getLogger("nydusd")
 
 
 def cache_policy(cache: Cache) -> CachePolicy:
@@ -42,22 +49,46 @@ def cache_policy(cache: Cache) -> CachePolicy:
         )
     if cache.filecache is None:
         raise ConfigError(f"cache type {cache.type}: the cache directory (work_dir) is not set")
-    if cache.filecache.enable_encryption or cache.filecache.enable_convergent_encryption:
-        raise UnsupportedError("an encrypted cache is not in this version yet")
     return CachePolicy(
         Path(cache.filecache.work_dir),
         cache.compressed,
         cache.validate,
         not cache.filecache.disable_indexed_map,
         cache.filecache.size_limit,
+        page_key_of(cache.filecache, compressed=cache.compressed),
     )
+
+
+def page_key_of(filecache: FileCache, *, compressed: bool) -> bytes:
+    """The key of encrypted data files, b"" for files in the clear."""
+    if filecache.enable_convergent_encryption:
+        raise UnsupportedError(
+            "enable_convergent_encryption: keys that follow from the data are not supported; "
+            "use enable_encryption with an encryption_key"
+        )
+    if not filecache.enable_encryption:
+        return b""
+    if compressed:
+        raise ConfigError(
+            "enable_encryption: a cache of compressed data is not encrypted; turn one of them off"
+        )
+    try:
+        key = bytes.fromhex(filecache.encryption_key)
+        PageCipher(key)
+    except ValueError:
+        # Neither the text nor what came of it: it is a secret, though a wrong one.
+        raise ConfigError(
+            "encryption_key: it must be 64 hexadecimal digits, of which the first 32 are not the "
+            "last 32 again"
+        ) from None
+    return key
 
 
 class BlobPool:
     """Open blobs and backends of one process."""
 
     def __init__(self, open_backend: Callable[[Backend], BlobBackend] = open_backend) -> None:
-        self._open_backend = open_backend
+        self.open_backend = open_backend
         self._lock = threading.Lock()
         # Guarded by the lock: key -> [object, how many hold it].
         self._backends: dict[Any, list[Any]] = {}
@@ -80,21 +111,23 @@ class BlobPool:
         try:
             with self._lock:
                 source = self._take(
-                    self._backends, backend, lambda: self._open_backend(backend), held
+                    self._backends, backend, lambda: self.open_backend(backend), held
                 )
                 if policy.folder and policy.size_limit:
                     self._take_room(policy.folder, policy.size_limit, held)
                 for info in bootstrap.blobs:
-                    key = (backend, policy, info)
+                    if not has_chunks(info):
+                        blobs.append(None)
+                        continue
+                    digests = bootstrap_digests(bootstrap, info, policy)
+                    key = (backend, policy, info, digests)
                     blobs.append(
                         self._take(
                             self._blobs,
                             key,
-                            lambda info=info: open_blob(info, source, policy),  # type: ignore[misc]
+                            partial(open_blob, info, source, policy, digests),
                             held,
                         )
-                        if has_chunks(info)
-                        else None
                     )
         except BaseException:
             self._give_back(held)
@@ -158,18 +191,38 @@ def has_chunks(info: BlobInfo) -> bool:
     return info.chunk_count > 0 or not info.has_chunk_map
 
 
-def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> CachedBlob:
-    """One blob of *backend* with its cache files as *policy* has it."""
+def open_blob(
+    info: BlobInfo, backend: BlobBackend, policy: CachePolicy, told: bytes = b""
+) -> CachedBlob:
+    """One blob of *backend* with its cache files as *policy* has it.
+
+    *told*: chunk digests by the bootstrap, for a blob that has none itself.
+    """
+    folder = made_folder(policy.folder)
+    if info.features & BlobFeature.TARFS:
+        return open_tar(info, backend, folder)
+    if policy.page_key and info.version == 5:
+        raise UnsupportedError(
+            f"blob {info.blob_id}: an encrypted cache holds chunks in pages of their own, which "
+            "those of a v5 image do not have: convert it to v6, or turn enable_encryption off"
+        )
     reader = backend.reader(info.blob_id)
     files: CacheFiles | None = None
     try:
-        folder = made_folder(policy.folder)
         files = open_files(info, policy, folder)
         describe = meta = None
         if info.ci_compressed_size:
             describe = blob_meta_source(info, backend, folder)
             meta = kept_blob_meta(info, meta_path(folder, info)) if folder else None
-        digests = digests_of(info, backend, policy, folder)
+        digests = digests_of(info, backend, policy, folder) or told
+        members = is_gzip_members(info)
+        wanted = (policy.validate or bool(policy.page_key)) and not members
+        if policy.validate and not members and info.version == 6 and not digests:
+            logger.warning(
+                "blob %s: its chunks cannot be validated: neither it nor the bootstrap has their "
+                "digests",
+                info.blob_id,
+            )
         return CachedBlob(
             info,
             reader,
@@ -180,9 +233,11 @@ def open_blob(info: BlobInfo, backend: BlobBackend, policy: CachePolicy) -> Cach
             digests=digests,
             cipher=cipher_of(info),
             compressed=policy.compressed,
-            # v5 has digests in the bootstrap; v6 in the blob, if at all.
-            validate=policy.validate and (info.version == 5 or bool(digests)),
-            recheck=files.file is not None and not keeps_map(info, policy),
+            pages=PageCipher(policy.page_key) if policy.page_key and files.file else None,
+            # v5 has digests in the bootstrap; v6 in the blob or in the bootstrap's chunk table.
+            # What another key, or nobody, has encrypted must not pass for data.
+            validate=wanted and (info.version == 5 or bool(digests)),
+            recheck=files.file is not None and not keeps_map(info, policy) and not members,
             durable=files.durable,
             uses=Uses(files.chunks.count) if policy.size_limit else None,
         )
@@ -200,27 +255,35 @@ def meta_path(folder: Path, info: BlobInfo) -> Path:
 
 def blob_meta_source(
     info: BlobInfo, backend: BlobBackend, folder: Path | None
-) -> Callable[[BlobReader], BlobMeta]:
+) -> Callable[..., BlobMeta]:
     """What gets the blob's CI array when it is first needed, from whichever blob holds it."""
     path = meta_path(folder, info) if folder else None
 
-    def describe(reader: BlobReader) -> BlobMeta:
+    def describe(reader: BlobReader, *, fresh: bool = False) -> BlobMeta:
         if info.meta_blob_id == info.blob_id:
-            return fetch_blob_meta(info, reader, path)
+            return fetch_blob_meta(info, reader, path, fresh=fresh)
         meta_reader = backend.reader(info.meta_blob_id)
         try:
-            return fetch_blob_meta(info, meta_reader, path)
+            return fetch_blob_meta(info, meta_reader, path, fresh=fresh)
         finally:
             meta_reader.close()
 
     return describe
 
 
+def bootstrap_digests(bootstrap: Bootstrap, info: BlobInfo, policy: CachePolicy) -> bytes:
+    """The digests that the bootstrap has of a blob without a digest table of its own."""
+    apart = BlobFeature.INLINED_CHUNK_DIGEST | BlobFeature.TARFS
+    if info.version == 5 or not (policy.validate or policy.page_key) or info.features & apart:
+        return b""
+    return digests_of_blob(bootstrap, info.blob_index, info.chunk_count)
+
+
 def digests_of(
     info: BlobInfo, backend: BlobBackend, policy: CachePolicy, folder: Path | None
 ) -> bytes:
     """The digest table of a blob that is to be validated and has one, else nothing."""
-    wanted = policy.validate and info.ci_compressed_size > 0
+    wanted = (policy.validate or policy.page_key) and info.ci_compressed_size > 0
     if not wanted or not info.features & BlobFeature.INLINED_CHUNK_DIGEST:
         return b""
     reader = backend.reader(info.meta_blob_id)

@@ -15,10 +15,16 @@ from typing import TYPE_CHECKING
 from nydusd.base.errors import BlobCorrupt
 from nydusd.base.mapping import Mapping
 from nydusd.cache.meta_pieces import plain_pieces
-from nydusd.codec.cipher import UNIT_BYTES, BlobCipher, unpadded
+from nydusd.codec.cipher import PADDED_BYTES, UNIT_BYTES, BlobCipher, unpadded
 from nydusd.codec.compression import decompress
 from nydusd.rafs.areas import inflates_too_much
-from nydusd.rafs.blobmeta import HEADER_SIZE, BlobMeta, header_difference, plain_file_size
+from nydusd.rafs.blobmeta import (
+    HEADER_SIZE,
+    BlobMeta,
+    header_difference,
+    plain_file_size,
+    plain_size_max,
+)
 from nydusd.rafs.blobs import Cipher
 from nydusd.rafs.toc import check_stored_toc, find_sections, open_section, tail_size
 
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nydusd")
 
-PLAIN_BYTES_MAX = 1 << 30  # of a CI array: 44 million chunks; more is a hostile blob table
 DIGEST_BYTES = 32
 TOC_UNIT = 128  # bytes of an entry; the tar header behind the entries is four
 TOC_BYTES_MIN = 512
@@ -77,12 +82,15 @@ def kept_blob_meta(info: BlobInfo, path: Path) -> BlobMeta | None:
         os.close(fd)
 
 
-def fetch_blob_meta(info: BlobInfo, reader: BlobReader, path: Path | None) -> BlobMeta:
+def fetch_blob_meta(
+    info: BlobInfo, reader: BlobReader, path: Path | None, *, fresh: bool = False
+) -> BlobMeta:
     """The CI array from the blob behind *reader*, kept at *path* (None: in memory alone).
 
-    `BlobCorrupt` when the blob's tail is not what the blob table says of it.
+    *fresh*: what is kept there already is not trusted, and written again. `BlobCorrupt` when the
+    blob's tail is not what the blob table says of it.
     """
-    if path is not None:
+    if path is not None and not fresh:
         kept = kept_blob_meta(info, path)
         if kept is not None:
             return kept
@@ -102,8 +110,6 @@ def fetch_blob_meta(info: BlobInfo, reader: BlobReader, path: Path | None) -> Bl
 def read_header(info: BlobInfo, reader: BlobReader) -> bytes:
     """The header of the CI array as the blob has it, checked against the blob table."""
     where = f"blob {info.meta_blob_id}: its table of chunks"
-    if info.ci_uncompressed_size > PLAIN_BYTES_MAX or info.ci_compressed_size > PLAIN_BYTES_MAX:
-        raise BlobCorrupt(f"{where} is said to have {info.ci_uncompressed_size} bytes")
     if inflates_too_much(info.ci_uncompressed_size, info.ci_compressed_size):
         raise BlobCorrupt(
             f"{where} has {info.ci_compressed_size} bytes that become {info.ci_uncompressed_size}"
@@ -115,6 +121,12 @@ def read_header(info: BlobInfo, reader: BlobReader) -> bytes:
     difference = header_difference(header, info)
     if difference is not None:
         raise BlobCorrupt(f"{where} is not the one of the bootstrap: {difference}")
+    most = plain_size_max(header, info)
+    if info.ci_uncompressed_size > most or info.ci_compressed_size > most + PADDED_BYTES:
+        raise BlobCorrupt(
+            f"{where} is said to have {info.ci_uncompressed_size} bytes, stored in "
+            f"{info.ci_compressed_size}; {info.chunk_count} chunks take {most} at most"
+        )
     return header
 
 

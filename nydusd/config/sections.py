@@ -267,7 +267,7 @@ FILE_CACHE: Final = Section(
     (
         Key("work_dir", TEXT, "."),
         Key("disable_indexed_map", BOOL, default=False),
-        Key("enable_encryption", BOOL, default=False, later=True),
+        Key("enable_encryption", BOOL, default=False),
         Key("enable_convergent_encryption", BOOL, default=False, later=True),
         Key("encryption_key", TEXT, "", secret=True),
         Key("size_limit", NUMBER, 0),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nydusd.base.errors import ConfigError, MountError, UnsupportedError
 from nydusd.cache.device import Device
-from nydusd.cache.pool import BlobPool
+from nydusd.cache.inlined import find_bootstrap
+from nydusd.cache.pool import BlobPool, cache_policy
 from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
 from nydusd.daemon.image_rules import image_problems
 from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
@@ -25,7 +26,6 @@ from nydusd.fs.stats import FsStats
 from nydusd.fs.vfs import Vfs
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.hints import spans_to_prefetch, wants_everything
-from nydusd.rafs.load import load_bootstrap
 
 if TYPE_CHECKING:
     from nydusd.cache.prefetch import Prefetcher
@@ -149,7 +149,13 @@ class Mounts:
         config = request.config
         if config.backend is None or config.cache is None or config.rafs is None:
             raise ConfigError("a mount needs the sections backend, cache and rafs")
-        bootstrap = load_bootstrap(request.source, validate=config.rafs.validate)
+        backend_config, cache_config = config.backend, config.cache
+        bootstrap = find_bootstrap(
+            request.source,
+            lambda: self._pool.open_backend(backend_config),
+            cache_policy(cache_config).folder,
+            validate=config.rafs.validate,
+        )
         if problems := image_problems(bootstrap, config):
             raise ConfigError("; ".join(problems), tuple(problems))
         device = self._pool.open_device(

@@ -256,6 +256,12 @@ def name_blobs(
     return named
 
 
+def is_gzip_members(blob: BlobInfo) -> bool:
+    """Whether each chunk is a gzip member whose stored size nobody knows (legacy eStargz)."""
+    v2 = blob.features & BlobFeature.CHUNK_INFO_V2
+    return blob.compressor == Compressor.GZIP and not v2
+
+
 def refuse_unsupported(blobs: Iterable[BlobInfo]) -> None:
     """`UnsupportedError` for the first blob whose data this version cannot serve.
 
@@ -273,7 +279,6 @@ def refuse_unsupported(blobs: Iterable[BlobInfo]) -> None:
 def _unsupported(blob: BlobInfo) -> str:
     kinds = {
         BlobFeature.EXTERNAL: "its data is in a foreign object (external)",
-        BlobFeature.TARFS: "it is a tar file (tarfs)",
     }
     for feature, what in kinds.items():
         if blob.features & feature:
@@ -282,8 +287,7 @@ def _unsupported(blob: BlobInfo) -> str:
         return "it is encrypted, but its entry names no cipher"
     if blob.cipher not in {Cipher.NONE, Cipher.AES_128_XTS}:
         return f"it is encrypted ({blob.cipher.name})"
-    if blob.compressor == Compressor.GZIP and not blob.features & BlobFeature.CHUNK_INFO_V2:
-        return "its chunks are gzip members (eStargz)"
-    if blob.version == 6 and blob.chunk_count and not blob.ci_compressed_size:
+    untabled = blob.version == 6 and not blob.features & BlobFeature.TARFS
+    if untabled and blob.chunk_count and not blob.ci_compressed_size:
         return "it has no table of its chunks (made before blob meta existed)"
     return ""

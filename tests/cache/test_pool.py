@@ -96,13 +96,20 @@ def test_features_of_later_versions_are_refused(tmp_path, blob, backend):
         )
 
 
+def file_cache_with(**settings):
+    return Cache("blobcache", filecache=FileCache(**settings))
+
+
 @pytest.mark.parametrize(
     ("cache", "error"),
     [
         (Cache("memcache"), ConfigError),
         (Cache("blobcache"), ConfigError),
         (Cache("fscache"), UnsupportedError),
-        (Cache("blobcache", filecache=FileCache(enable_encryption=True)), UnsupportedError),
+        (Cache("blobcache", filecache=FileCache(enable_encryption=True)), ConfigError),
+        (file_cache_with(encryption_key="ab" * 32, enable_encryption=True), ConfigError),
+        (file_cache_with(encryption_key="no hex", enable_encryption=True), ConfigError),
+        (file_cache_with(enable_convergent_encryption=True), UnsupportedError),
     ],
 )
 def test_caches_that_cannot_be_are_said(cache, error):

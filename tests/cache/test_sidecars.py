@@ -123,7 +123,7 @@ def test_without_a_directory_the_ci_array_stays_in_memory():
 def test_an_absurd_size_is_refused_before_it_is_allocated():
     blob = MadeBlob([b"x" * 5000])
     hostile = blob.info._replace(ci_uncompressed_size=1 << 50)
-    with pytest.raises(BlobCorrupt, match="said to have"):
+    with pytest.raises(BlobCorrupt, match="become"):
         fetch_blob_meta(hostile, MadeBackend(blob).reader(blob.blob_id), None)
 
 

@@ -64,9 +64,7 @@ def test_chunk_data_of_v5_ends_before_a_tar_header() -> None:
     ("change", "word"),
     [
         ({"features": ALIGNED | CAP | BlobFeature.ENCRYPTED}, "names no cipher"),
-        ({"features": CAP | BlobFeature.TARFS}, "tarfs"),
         ({"features": CAP | BlobFeature.EXTERNAL}, "external"),
-        ({"compressor": Compressor.GZIP}, "eStargz"),
         ({"cipher": Cipher.AES_256_XTS}, "AES_256_XTS"),
         ({"cipher": Cipher.AES_256_GCM}, "AES_256_GCM"),
         ({"ci_compressed_size": 0}, "no table of its chunks"),

@@ -48,15 +48,23 @@ def v1_config(
     amplify: int = 1 << 20,
     validate: bool = False,
     backend: dict[str, Any] | None = None,
+    key: str = "",
 ) -> dict[str, Any]:
-    """A v1 configuration for blobs in a folder, or *backend*; *cache* None takes the dummycache."""
+    """A v1 configuration for blobs in a folder, or *backend*; *cache* None takes the dummycache.
+
+    *key*: encrypts the files of the cache.
+    """
     kept: dict[str, Any] = {"type": "dummycache"}
     if cache is not None:
         kept = {
             "type": "blobcache",
             "compressed": compressed,
             "validate": validate,
-            "config": {"work_dir": str(cache)},
+            "config": {
+                "work_dir": str(cache),
+                "enable_encryption": bool(key),
+                "encryption_key": key,
+            },
         }
     local = {"type": "localfs", "config": {"dir": str(blobs), "readahead": False}}
     return {

@@ -17,6 +17,7 @@ CACHES = {
     "dummycache": {"cache": None},
     "compressed": {"compressed": True},
     "validated": {"validate": True},
+    "encrypted": {"key": bytes(range(32)).hex()},
 }
 REFERENCE = [
     "v5-lz4_block-sha256-0x10000",
@@ -31,6 +32,7 @@ REFERENCE = [
     "v6-merge-targz-ref",
     "v6-inline-toc-tiny",
     "v6-many-chunks",
+    "v6-merge-tarfs",
     "v6-nodata",
     "v6-parent-oci",
     "v6-targz-ref",
@@ -52,8 +54,19 @@ def assert_reads_back(serve, image, now, caches):
         assert daemon.wait() == 0, daemon.text
 
 
-@pytest.mark.parametrize("caches", CACHES)
-@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
+def allows(name: str, caches: str) -> bool:
+    """Whether an image can be kept so: chunks of v5 have no pages of their own to encrypt."""
+    return not (caches == "encrypted" and name.startswith("v5"))
+
+
+def kinds(names):
+    """Each image with every kind of cache that allows it."""
+    return [(name, caches) for name in names for caches in CACHES if allows(name, caches)]
+
+
+@pytest.mark.parametrize(
+    ("name", "caches"), kinds(sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()))
+)
 def test_a_golden_image_reads_back_cold_and_warm(serve, now, name, caches):
     assert_reads_back(serve, Image(GOLDEN / name), now, caches)
 
@@ -66,8 +79,7 @@ def test_a_reference_to_a_layer_reads_back_cold_and_warm(serve, now, name, cache
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("caches", CACHES)
-@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize(("name", "caches"), kinds(REFERENCE))
 def test_a_reference_image_reads_back_cold_and_warm(serve, now, reference_images, name, caches):
     assert_reads_back(serve, Image(reference_images / name), now, caches)
 

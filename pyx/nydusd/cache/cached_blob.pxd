@@ -27,6 +27,12 @@ cdef class CachedBlob:
     cdef readonly object info       # BlobInfo
     cdef readonly ChunkMap chunks
     cdef readonly BlobFile file     # None: nothing is kept (dummycache)
+    cdef bint keeps                 # fetched chunks may go to `file`: there is one, and it is ours
+    cdef bint tar                   # the blob is a tar: no chunk map, no CI array (tarfs)
+    cdef uint64_t members_end       # end of the blob when its chunks are gzip members, else 0
+    cdef object pages               # codec.pages.PageCipher of an encrypted cache file, else None
+    cdef list worn                  # BlobMetas that were replaced: readers may be inside still
+    cdef bint doubted               # the blob meta was fetched anew for a broken entry
     cdef readonly object reader     # BlobReader
     cdef readonly Counters counters
     cdef readonly bint compressed   # the file keeps stored bytes
@@ -61,6 +67,7 @@ cdef class CachedBlob:
     cdef int look(self, const ChunkSpan *span, bint impatient) noexcept nogil
     # 0, -EIO the span and the image do not agree or the chunk is absurd
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil
+    cdef void bound_member(self, ChunkPlace *place) noexcept nogil
     cdef int check_place(self, const ChunkPlace *place) noexcept nogil
     # 0, -ENODATA the file was cut: the blob is not trusted any more, -EAGAIN the chunk was evicted
     # while it was copied, -EIO
@@ -69,6 +76,8 @@ cdef class CachedBlob:
     cdef void lose_file(self) noexcept nogil
     # the CI array is there when this returns; raises when it cannot be had
     cdef int need_description(self) except -1
+    # the file of the CI array was cut, or has a broken entry: get it anew; whether that was done
+    cdef bint renew_description(self) except -1
     cdef int note_disk(self, int code) except -1
     # whether fetched bytes are likely to be kept: what nobody waits for is not fetched else
     cdef bint is_keeping(self) noexcept

@@ -9,7 +9,8 @@ import os
 import threading
 
 from libc.errno cimport EAGAIN, EINVAL, EIO, ENODATA
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 cimport cython
 
@@ -25,6 +26,7 @@ from nydusd.rafs.bootstrap cimport (
 )
 
 from nydusd.base.errors import BackendError
+from nydusd.rafs.blobs import BlobFeature, is_gzip_members
 
 
 cdef extern from *:
@@ -44,6 +46,11 @@ cdef enum:
     # more (encryption, the upper bound of eStargz). Hostile sizes are refused, not allocated.
     PLAIN_BYTES_MAX = 1 << 24
     STORED_BYTES_MAX = (1 << 24) + (1 << 20)
+    # Of a gzip member of n bytes: header, trailer and reserve; 5 bytes a deflate block that is
+    # stored as it is (spec, legacy eStargz).
+    GZIP_FRAME_BYTES = 10 + 8 + 128
+    DEFLATE_BLOCK_BYTES = 16384
+    RENEWALS_MAX = 8        # of one blob's CI array while it is open; each keeps its predecessor
 
 logger = logging.getLogger("nydusd")
 
@@ -53,19 +60,27 @@ COUNTER_NAMES = (
 )
 
 
+cdef void place_in_tar(const ChunkSpan *span, ChunkPlace *out) noexcept nogil:
+    """A stretch of a tar as if it were a chunk that ends where the read ends."""
+    memset(out, 0, sizeof(ChunkPlace))
+    out.compressed_offset = out.uncompressed_offset = span.uncompressed_offset
+    out.compressed_size = out.uncompressed_size = span.offset + span.length
+
+
 @cython.final
 cdef class CachedBlob:
     """The blob that *info* describes, read through *reader*.
 
     *file* is None when nothing is kept. *describe* makes the `BlobMeta` (v6) when it is first
     needed, unless *meta* has it already; both None: places come with the spans (v5). *digests*: the
-    chunk digest table, or empty. *cipher*: of an encrypted blob. The blob closes
-    file, reader and *durable*.
+    chunk digest table, or empty. *cipher*: of an encrypted blob; *pages*: of an encrypted file. The
+    blob closes file, reader and *durable*.
     """
 
     def __cinit__(self, info, reader, ChunkMap chunks, BlobFile file, *, describe=None,
-                  BlobMeta meta=None, bytes digests=b"", cipher=None, bint compressed=False,
-                  bint validate=False, bint recheck=False, durable=None, Uses uses=None):
+                  BlobMeta meta=None, bytes digests=b"", cipher=None, pages=None,
+                  bint compressed=False, bint validate=False, bint recheck=False, durable=None,
+                  Uses uses=None):
         self.info = info
         self.reader = reader
         self.chunks = chunks
@@ -76,7 +91,14 @@ cdef class CachedBlob:
         self.recheck = recheck
         self.durable = durable
         self.uses = uses if durable is not None else None
-        self.direct = file is not None and not (compressed or validate) and file.size > 0
+        self.tar = bool(info.features & BlobFeature.TARFS)
+        self.keeps = file is not None and not self.tar
+        self.pages = pages
+        self.direct = (file is not None and not (compressed or validate) and pages is None
+                       and file.size > 0)
+        self.members_end = (info.data_size or reader.size()) if is_gzip_members(info) else 0
+        self.worn = []
+        self.doubted = False
         self.plain_end = (info.uncompressed_size + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
         self.describe = describe
         self.meta = meta
@@ -96,6 +118,8 @@ cdef class CachedBlob:
         # What cannot be is missing too: the fetching side says what is wrong with it, and logs it.
         if not described_load(&self.described) or self.place(span, &place) != 0:
             return READ_MISSING
+        if self.tar:
+            return READ_DONE if self.direct and self.chunks.is_ready(0) else READ_MISSING
         if self.direct and self.has(span.chunk_index, &place):
             self.note_use(span.chunk_index, &place)
             return READ_DONE
@@ -148,7 +172,12 @@ cdef class CachedBlob:
 
     cdef int place(self, const ChunkSpan *span, ChunkPlace *out) noexcept nogil:
         cdef int rc
-        if span.chunk_index >= self.chunks.count or span.flags & SPAN_DIRECT:
+        if self.tar != (span.flags & SPAN_DIRECT != 0):
+            return -EIO
+        if self.tar:
+            place_in_tar(span, out)
+            return self.check_place(out)
+        if span.chunk_index >= self.chunks.count:
             return -EIO
         if span.flags & SPAN_PLACED:
             out.compressed_offset = span.compressed_offset
@@ -158,6 +187,8 @@ cdef class CachedBlob:
             out.flags = span.chunk_flags
             out.crc32 = span.crc32
             out.context_index = out.context_offset = out.context_size = 0
+            if self.members_end:
+                self.bound_member(out)
         else:
             rc = self.meta.chunk(span.chunk_index, out) if self.meta is not None else -EIO
             if rc != 0:
@@ -168,6 +199,18 @@ cdef class CachedBlob:
                 or span.length > out.uncompressed_size - span.offset):
             return -EIO
         return self.check_place(out)
+
+    cdef void bound_member(self, ChunkPlace *place) noexcept nogil:
+        """How far the gzip member of a chunk can reach; its record may say 0, or more."""
+        cdef uint64_t bound = place.uncompressed_size
+        bound += GZIP_FRAME_BYTES + 5 * (1 + bound // DEFLATE_BLOCK_BYTES)
+        if 0 < place.compressed_size < bound:
+            bound = place.compressed_size
+        if place.compressed_offset >= self.members_end:
+            bound = 0
+        elif bound > self.members_end - place.compressed_offset:
+            bound = self.members_end - place.compressed_offset
+        place.compressed_size = <uint32_t>bound
 
     cdef int check_place(self, const ChunkPlace *place) noexcept nogil:
         """-EIO for sizes that no chunk has and offsets that leave the numbers."""
@@ -221,6 +264,21 @@ cdef class CachedBlob:
                 described_store(&self.described, 1)
         return 0
 
+    cdef bint renew_description(self) except -1:
+        with self.lock:
+            if self.meta is None or self.describe is None or len(self.worn) >= RENEWALS_MAX:
+                return False
+            if self.meta.is_damaged():
+                logger.warning("blob %s: the file of its table of chunks was cut: it is fetched "
+                               "again", self.info.blob_id)
+            elif self.doubted:
+                return False        # the blob itself is broken there
+            self.doubted = True
+            meta = self.describe(self.reader, fresh=True)
+            self.worn.append(self.meta)
+            self.meta = meta
+        return True
+
     cdef int note_disk(self, int code) except -1:
         """Say once that fetched bytes could not be kept; reads go on without."""
         if not self.disk_reported:
@@ -230,7 +288,7 @@ cdef class CachedBlob:
         return 0
 
     cdef bint is_keeping(self) noexcept:
-        return self.file is not None and self.file.keeps and not self.disk_refuses
+        return self.keeps and self.file.keeps and not self.disk_refuses
 
     cdef int enter(self) except -1:
         if self.closing:
@@ -264,6 +322,7 @@ cdef class CachedBlob:
         if self.describe is not None:
             described_store(&self.described, 0)
             self.meta = None
+            self.worn.clear()
         if self.file is not None:
             if self.uses is not None:
                 self.file.note_time()

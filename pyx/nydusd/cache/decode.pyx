@@ -34,6 +34,7 @@ cdef extern from "<Python.h>":
 
 cdef enum:
     DIGEST_BYTES = 32
+    PAGE_BYTES = 4096       # units of an encrypted cache file
     # A unit's plain bytes stay whole while its chunks are in use, unless these are less of it than
     # one part in so many: then they are copied, so that what a read holds follows what it asks for.
     HELD_WHOLE = 4
@@ -135,18 +136,22 @@ cdef class Decoder:
 
     cdef bint is_here(self, const Chunk *chunk) noexcept nogil:
         """Whether the cache file may have *chunk*: what no map tells, its digest will."""
-        if self.blob.file is None:
+        if not self.blob.keeps:
             return False
         return (self.blob.has(chunk.index, &chunk.place)
                 or (self.blob.recheck and chunk.digest != NULL))
 
     cdef int load(self, Chunk *chunk) except -1:
         """Read *chunk* from a file of plain bytes, and check it: PLAIN, or as it was."""
-        cdef bytearray plain = PyByteArray_FromStringAndSize(NULL, chunk.place.uncompressed_size)
-        cdef uint8_t *target = <uint8_t *>PyByteArray_AS_STRING(plain)
         cdef uint64_t size = chunk.place.uncompressed_size
         cdef uint64_t seen = self.blob.evictions()
+        cdef bytearray plain
+        cdef uint8_t *target
         cdef int rc
+        if self.blob.pages is not None:
+            size = (size + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
+        plain = PyByteArray_FromStringAndSize(NULL, size)
+        target = <uint8_t *>PyByteArray_AS_STRING(plain)
         with nogil:
             rc = self.blob.file.load(chunk.place.uncompressed_offset, target, size)
         if rc != 0:
@@ -155,7 +160,9 @@ cdef class Decoder:
             return 0
         if not self.blob.is_unmoved(chunk.index, seen):
             return 0
-        chunk.plain = target
+        if self.blob.pages is not None:
+            plain = self.blob.pages.open(plain)
+        chunk.plain = <uint8_t *>PyByteArray_AS_STRING(plain)
         self.check(chunk)
         if chunk.state & CHUNK_BAD:
             chunk.state &= ~<uint32_t>CHUNK_BAD

@@ -316,6 +316,9 @@ cdef class FetchedRead:
         chunk = fetch.find(span.chunk_index)
         if chunk == NULL:
             return -EIO
+        if (span.offset > chunk.place.uncompressed_size
+                or span.length > chunk.place.uncompressed_size - span.offset):
+            return -EIO         # of two spans of one chunk that contradict each other
         if chunk.state & CHUNK_PLAIN:
             return add_segment(target, chunk.plain + span.offset, span.length)
         return fetch.blob.answer(span, target)

@@ -13,6 +13,7 @@ import logging
 from cpython.bytearray cimport (
     PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize,
 )
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
@@ -36,6 +37,9 @@ from nydusd.rafs.bootstrap cimport ChunkSpan
 from nydusd.base.errors import BackendError, ChunkCorrupt, FailureKind
 from nydusd.rafs.blobs import BlobFeature
 
+
+cdef extern from "<Python.h>":
+    int PyBUF_READ
 
 cdef extern from "<malloc.h>" nogil:
     int malloc_trim(size_t)
@@ -117,15 +121,23 @@ cdef class Fetch:
 
     cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil:
         """The digest to hold chunk *index* against: its bootstrap's, else the digest table's."""
-        if own != NULL or self.blob.digest_table == NULL:
+        cdef const uint8_t *found
+        cdef uint32_t i
+        if own != NULL or self.blob.digest_table == NULL or index >= self.blob.chunks.count:
             return own
-        return self.blob.digest_table + <uint64_t>index * DIGEST_BYTES
+        found = self.blob.digest_table + <uint64_t>index * DIGEST_BYTES
+        for i in range(DIGEST_BYTES):
+            if found[i] != 0:
+                return found
+        return NULL         # the table does not tell
 
     cdef int need(self, const ChunkSpan *span) except -1:
         cdef ChunkPlace place
         cdef int rc
         self.blob.need_description()
         rc = self.blob.place(span, &place)
+        if rc != 0 and self.blob.meta is not None and self.blob.renew_description():
+            rc = self.blob.place(span, &place)
         if rc != 0:
             raise ChunkCorrupt(self.blob.info.blob_id, span.chunk_index,
                                "its place in the bootstrap and in the blob do not agree")
@@ -159,7 +171,7 @@ cdef class Fetch:
             chunk = &self.chunks[i]
             if chunk.state & (CHUNK_READY | CHUNK_PLAIN | CHUNK_WANTED):
                 continue
-            if self.blob.file is None:
+            if not self.blob.keeps:
                 chunk.state |= CHUNK_WANTED
             elif self.blob.chunks.claim(chunk.index):
                 chunk.state |= CHUNK_MINE
@@ -489,7 +501,7 @@ cdef class Fetch:
         cdef uint32_t end
         cdef bint all_kept = True
         cdef int rc
-        if self.blob.file is None:
+        if not self.blob.keeps:
             return False
         while i < self.count:
             if not self.is_keepable(i):
@@ -578,6 +590,11 @@ cdef class Fetch:
         """Write the *size* bytes that are the chunks [start, end), then set their bits."""
         cdef uint32_t i
         cdef int rc
+        cdef bytearray sealed
+        if self.blob.pages is not None:
+            sealed = self.blob.pages.seal(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
+            data = <const uint8_t *>PyByteArray_AS_STRING(sealed)
+            size = len(sealed)
         with nogil:
             rc = self.blob.file.store(offset, data, size)
         if rc != 0:

@@ -37,6 +37,9 @@ cdef class BlobMeta:
     cdef readonly ZranTable zran            # of a zran blob, else None
     cdef bint batches                       # entries may be of batches
     cdef bint encrypted                     # the blob is
+    cdef bint members                       # chunks are gzip members of unknown stored size
+
+    cdef bint is_damaged(self) noexcept nogil
 
     # 0; -EINVAL no such chunk; -EIO the entry is broken, or the file was cut under the mapping. Any
     # thread.

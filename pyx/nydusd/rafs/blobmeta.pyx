@@ -14,18 +14,18 @@ from nydusd.rafs.bootstrap cimport (
     CHUNK_BATCH, CHUNK_COMPRESSED, CHUNK_ENCRYPTED, CHUNK_HAS_CRC,
 )
 from nydusd.rafs.ondisk_blob cimport (
-    CI_BATCH, CI_COMPRESSED, CI_ENCRYPTED, CI_ENTRY_V1_SIZE, CI_ENTRY_V2_SIZE, CI_HAS_CRC,
-    CI_HEADER_MAGIC, CI_HEADER_SIZE, CI_PLAIN_ALIGNMENT, CI_STORED_OFFSET_MASK,
+    CI_BATCH, CI_CHUNKS_MAX, CI_COMPRESSED, CI_ENCRYPTED, CI_ENTRY_V1_SIZE, CI_ENTRY_V2_SIZE,
+    CI_HAS_CRC, CI_HEADER_MAGIC, CI_HEADER_SIZE, CI_PLAIN_ALIGNMENT, CI_STORED_OFFSET_MASK,
     CI_V1_PLAIN_OFFSET_MASK, CI_V1_PLAIN_SIZE_HIGH_SHIFT, CI_V1_SIZE_LOW_SHIFT,
     CI_V1_STORED_SIZE_HIGH_SHIFT, CI_V2_FLAGS_SHIFT, CI_V2_PLAIN_SIZE_SHIFT,
-    CI_V2_STORED_SIZE_SHIFT, CI_ZRAN, BatchContext, CiEntryV1, CiEntryV2, CiHeader,
+    CI_V2_STORED_SIZE_SHIFT, CI_ZRAN, BatchContext, CiEntryV1, CiEntryV2, CiHeader, ZranContext,
 )
 from nydusd.rafs.zran_table cimport ZranStretch, ZranTable
 
 from typing import NamedTuple
 
 from nydusd.base.errors import BlobCorrupt, check
-from nydusd.rafs.blobs import BlobFeature
+from nydusd.rafs.blobs import BlobFeature, is_gzip_members
 
 HEADER_SIZE = 4096              # bytes, behind the stored CI array
 
@@ -38,6 +38,7 @@ cdef enum:
     CONTEXT_INDEX_SHIFT = 32        # V2, word 2 of a batch or zran chunk
     CIPHER_UNIT = 16                # shorter content is padded before it is encrypted
     CIPHER_PADDED = 18
+    ZRAN_WINDOW_BYTES = 32768       # a context's dictionary, at most
 
 
 class Place(NamedTuple):
@@ -55,6 +56,28 @@ def plain_file_size(blob):
     """Length of a `.blob.meta` cache file: the plain array on whole pages, then the header."""
     pages = blob.ci_uncompressed_size + CI_PLAIN_ALIGNMENT - 1
     return pages - pages % CI_PLAIN_ALIGNMENT + CI_HEADER_SIZE
+
+
+def plain_size_max(const uint8_t[::1] header, blob):
+    """Most plain bytes that the CI array of *blob* can have, by its chunks and its *header*.
+
+    Entries, then at most a context for each chunk, and a dictionary for each zran context.
+    `ValueError` unless *header* has 4096 bytes.
+    """
+    cdef const CiHeader *found
+    if header.shape[0] != CI_HEADER_SIZE:
+        raise ValueError(f"a header of {header.shape[0]} bytes")
+    found = <const CiHeader *>&header[0]
+    entry = CI_ENTRY_V1_SIZE
+    context = 0
+    if blob.features & BlobFeature.CHUNK_INFO_V2:
+        entry = CI_ENTRY_V2_SIZE
+    if blob.features & BlobFeature.ZRAN:
+        context = sizeof(ZranContext) + ZRAN_WINDOW_BYTES
+    elif blob.features & BlobFeature.BATCH:
+        context = sizeof(BatchContext)
+    chunks = min(max(found.entries, blob.chunk_count), CI_CHUNKS_MAX)
+    return chunks * entry + min(found.contexts_count, chunks) * context + CI_PLAIN_ALIGNMENT
 
 
 def header_difference(const uint8_t[::1] header, blob):
@@ -105,6 +128,7 @@ cdef class BlobMeta:
         self.version2 = bool(blob.features & BlobFeature.CHUNK_INFO_V2)
         self.batches = bool(blob.features & BlobFeature.BATCH)
         self.encrypted = bool(blob.features & BlobFeature.ENCRYPTED)
+        self.members = is_gzip_members(blob)
         if blob.features & BlobFeature.ZRAN:
             self.zran = ZranTable(file, self.contexts_offset, self.contexts_size,
                                   self.contexts_count, blob.data_size)
@@ -144,6 +168,9 @@ cdef class BlobMeta:
             return -EIO
         return 0
 
+    cdef bint is_damaged(self) noexcept nogil:
+        return self.file.is_damaged()
+
     cdef int load_v1(self, uint32_t index, ChunkPlace *out) noexcept nogil:
         """Entry *index* of 16 bytes, taken apart but not checked."""
         cdef const CiEntryV1 *entry = <const CiEntryV1 *>self.file.at(
@@ -155,6 +182,12 @@ cdef class BlobMeta:
         out.compressed_offset = entry.stored & CI_STORED_OFFSET_MASK
         out.compressed_size = size_v1(entry.stored, CI_V1_STORED_SIZE_HIGH_SHIFT)
         out.flags = CHUNK_COMPRESSED if out.compressed_size != out.uncompressed_size else 0
+        if self.members:
+            # The size is how far the member may reach, at most.
+            out.flags = CHUNK_COMPRESSED
+            if out.compressed_offset < self.compressed_end \
+                    and out.compressed_size > self.compressed_end - out.compressed_offset:
+                out.compressed_size = <uint32_t>(self.compressed_end - out.compressed_offset)
         out.crc32 = 0
         out.context_index = 0
         out.context_offset = 0

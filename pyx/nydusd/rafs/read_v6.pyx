@@ -427,7 +427,10 @@ cdef class BootstrapV6(Bootstrap):
                 or span.uncompressed_offset > limit.uncompressed_end \
                 or offset + length > limit.uncompressed_end - span.uncompressed_offset:
             return -EIO
-        span.flags = SPAN_DIRECT if self.tarfs else 0
+        span.flags = 0
+        if self.tarfs:
+            span.flags = SPAN_DIRECT
+            span.chunk_index = stored.blkaddr   # numbers mean nothing there; the place is unique
         span.offset = <uint32_t>offset
         span.length = <uint32_t>length
         span.uncompressed_size = 0

@@ -1,0 +1,9 @@
+from typing import Self, final
+
+from typing_extensions import Buffer
+
+@final
+class PageCipher:
+    def __new__(cls, key: bytes) -> Self: ...
+    def seal(self, plain: Buffer) -> bytearray: ...
+    def open(self, stored: bytearray) -> bytearray: ...
