@@ -36,8 +36,8 @@ def pack(compressor: Compressor, plain: bytes) -> bytes:
     return stored if len(stored) < len(plain) else plain
 
 
-def align(offset: int) -> int:
-    return -(-offset // 4096) * 4096
+def align(offset: int, alignment: int = 4096) -> int:
+    return -(-offset // alignment) * alignment
 
 
 @dataclass
@@ -50,6 +50,7 @@ class MadeBlob:
     with_crc: bool = True
     has_chunk_map: bool = True
     blob_id: str = "b" * 64
+    alignment: int = 4096  # of chunks in the plain blob; another one in v5 alone
     data: bytearray = field(default_factory=bytearray)
     places: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -59,7 +60,7 @@ class MadeBlob:
             stored = pack(self.compressor, plain)
             self.places.append((len(self.data), len(stored), offset))
             self.data += stored
-            offset = align(offset + len(plain))
+            offset = align(offset + len(plain), self.alignment)
         self.data_size = len(self.data)
         self.ci = b"".join(self._entry(index) for index in range(len(self.chunks)))
         if self.version == 6:
@@ -102,7 +103,8 @@ class MadeBlob:
             chunk_count=len(self.chunks) if self.has_chunk_map else 0,
             compressor=self.compressor,
             digester=Digester.SHA256,
-            features=BlobFeature.ALIGNED | (BlobFeature.CHUNK_INFO_V2 if v6 else BlobFeature(0)),
+            features=(BlobFeature.ALIGNED if self.alignment == 4096 else BlobFeature(0))
+            | (BlobFeature.CHUNK_INFO_V2 if v6 else BlobFeature(0)),
             compressed_size=self.data_size,
             data_size=self.data_size,
             uncompressed_size=len(self.plain),

@@ -209,6 +209,14 @@ def test_a_map_that_is_only_read_keeps_new_bits_to_itself(tmp_path):
     assert chunks.ready(2)
 
 
+@pytest.mark.parametrize("size", [None, 0, 4098])
+def test_a_map_that_is_missing_or_only_begun_promises_nothing(tmp_path, size):
+    path = tmp_path / "map"
+    if size is not None:
+        path.write_bytes(bytes(size))
+    assert view_chunk_map(path, 12).promises() == b""
+
+
 def test_bitmaps_are_joined_and_cut():
     assert either(b"\x01\x80", b"\x10\x80") == b"\x11\x80"
     assert both(b"\x01\x80", b"\x11\x00") == b"\x01\x00"

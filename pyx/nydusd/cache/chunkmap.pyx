@@ -429,6 +429,8 @@ def view_chunk_map(path, uint32_t count):
     except FileNotFoundError:
         return ChunkMap(count)
     try:
+        if os.fstat(fd).st_size == 0:
+            return ChunkMap(count)
         all_ready = check_header(fd, path, count)
         if all_ready is None:
             return ChunkMap(count)
