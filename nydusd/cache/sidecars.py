@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BlobCorrupt
 from nydusd.base.mapping import Mapping
+from nydusd.cache.held_range import HeldRange
 from nydusd.cache.meta_pieces import plain_pieces
 from nydusd.codec.cipher import PADDED_BYTES, UNIT_BYTES, BlobCipher, unpadded
 from nydusd.codec.compression import decompress
@@ -94,6 +95,7 @@ def fetch_blob_meta(
         kept = kept_blob_meta(info, path)
         if kept is not None:
             return kept
+    reader = HeldRange(reader, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
     header = read_header(info, reader)
     if path is not None:
         try:

@@ -34,6 +34,8 @@ __all__ = ["Mount", "MountKind", "MountRequest", "Mounts"]
 
 logger = logging.getLogger("nydusd")
 
+LOCAL_BACKENDS = ("localfs", "localdisk")
+
 PREFETCH_SECONDS = 60.0  # a prefetch that does not end within it is left to itself
 LOCK_SECONDS = 2.0  # at the end of the daemon, for a mount that hangs in its backend
 LOOK_SECONDS = 0.005
@@ -162,6 +164,13 @@ class Mounts:
             bootstrap, config.backend, config.cache, config.rafs.batch_size
         )
         undo.callback(device.close)
+        warmup = None
+        if config.backend.type not in LOCAL_BACKENDS:
+            from nydusd.cache.warmup import Warmup  # local blobs have nothing to wait for
+
+            warmup = Warmup(device)
+            undo.callback(warmup.close)
+            warmup.start()
         prefetcher = self._prefetcher(request, bootstrap, device)
         if prefetcher is not None:
             undo.callback(prefetcher.close)
@@ -180,6 +189,8 @@ class Mounts:
         )
         closes = ExitStack()
         closes.callback(device.close)
+        if warmup is not None:
+            closes.callback(warmup.close)
         if prefetcher is not None:
             closes.callback(prefetcher.close)
         backend = self._pool.backend(config.backend)

@@ -135,7 +135,7 @@ def test_chunks_that_shrink_a_lot_do_not_bring_everything_along(tmp_path):
     blob = MadeBlob([bytes(1 << 20)] * 30)
     with_cache = device(blob, MadeBackend(blob), tmp_path, 1 << 20)
     read_spans(with_cache, [blob.span(0)])
-    assert with_cache.snapshot()["kept_bytes"] <= 4 << 20
+    assert with_cache.snapshot()["kept_bytes"] <= 6 << 20  # four batches, and what is read
     with_cache.close()
 
 

@@ -16,6 +16,7 @@ from nydusd.fuse.deferred import DeferredReads
 from nydusd.fuse.server import Server
 from tests.fuse import requests as wire
 from tests.fuse.requests import Kernel
+from tests.servers.loopback import LoopbackServer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "images"
 IMAGES = ("v5-lz4", "v6-zstd")
@@ -193,3 +194,25 @@ def test_a_backend_that_hangs_delays_the_end_by_a_limited_time(vfs, tmp_path, ca
     assert (code, len(data)) == (0, 100)
     deferred.stop(-errno.EIO)
     kernel.close()
+
+
+def remote_request(addr, work_dir):
+    request = request_for("v6-zstd", work_dir)
+    backend = model.Backend("http-proxy", http_proxy=model.HttpProxy(addr))
+    return request._replace(config=request.config._replace(backend=backend))
+
+
+def test_the_chunk_table_of_a_remote_blob_is_got_before_anybody_reads(mounts, tmp_path):
+    (blob,) = (GOLDEN / "v6-zstd" / "blobs").iterdir()
+    with LoopbackServer({f"/{blob.name}": blob.read_bytes()}) as server:
+        mounts.mount(remote_request(server.url, tmp_path))
+        server.wait_for(requests=1)
+        mounts.umount("/")
+
+    assert len(server.requests) == 1
+
+
+def test_a_mount_does_not_wait_for_a_backend_that_is_away(mounts, tmp_path):
+    mounts.mount(remote_request("http://127.0.0.1:9", tmp_path))
+
+    assert list(mounts.list()) == ["/"]

@@ -14,8 +14,9 @@ from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, ChunkPlace
 
 cdef enum:
     PAGE_BYTES = 4096
-    # Plain bytes of what is brought along, in batches: bounds memory when chunks shrink well.
-    PLAIN_BATCHES = 2
+    # Plain bytes of what is brought along, in batches: bounds memory when chunks shrink well. Most
+    # images shrink to a half or a third; less room than that would cut their requests short.
+    PLAIN_BATCHES = 4
     REQUEST_BYTES_MIN = 128 << 10   # a request may always be this long
     GAP_SHIFT = 7                   # a gap of batch_size >> 7 bytes is fetched and thrown away
 
