@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.servers import scripted
 from tests.servers.distribution import AUTH, PASSWORD, PROGRAM, Distribution, TokenServer
+from tests.servers.registry import ScriptedRegistry
+from tests.system import control
 from tests.system.images import GOLDEN, Image
 from tests.system.readback import differences
 
@@ -19,6 +25,7 @@ pytestmark = [
     ),
 ]
 REPO = "team/app"
+WRONG = "dXNlcjp3cm9uZw=="  # base64 of user:wrong
 
 
 def push(registry, image):
@@ -53,11 +60,11 @@ def test_credentials_that_are_refused_give_errors_and_no_secret(serve, tmp_path)
     image = Image(GOLDEN / "v6-zstd")
     with Distribution(tmp_path / "registry", htpasswd=True) as registry:
         push(registry, image)
-        with serve(image, backend=backend(registry, auth="dXNlcjp3cm9uZw==")) as daemon:
+        with serve(image, backend=backend(registry, auth=WRONG)) as daemon:
             assert first_error(daemon.mountpoint) == errno.EIO
         assert daemon.wait() == 0, daemon.text
     assert "refuses the credentials" in daemon.text
-    assert "dXNlcjp3cm9uZw" not in daemon.text
+    assert WRONG not in daemon.text
 
 
 def files_below(mountpoint: Path):
@@ -101,3 +108,52 @@ def test_a_daemon_starts_without_its_registry_and_reads_when_it_is_there(serve, 
         with registry:
             assert not differences(daemon.mountpoint, image.manifest, now)
     assert daemon.wait() == 0, daemon.text
+
+
+def test_a_daemon_ends_though_its_registry_hangs(serve, tmp_path):
+    image = Image(GOLDEN / "v6-zstd")
+    with ScriptedRegistry() as registry:
+        registry.script("/v2/", scripted.hang)
+        config = {"type": "registry", "config": registry.config(timeout=30)}
+        with serve(image, backend=config) as daemon:
+            reader = threading.Thread(target=first_error, args=(daemon.mountpoint,), daemon=True)
+            reader.start()
+            while not registry.seen:
+                assert daemon.process.poll() is None
+            daemon.process.send_signal(signal.SIGTERM)
+
+            assert daemon.wait(15) == 0, daemon.text
+        reader.join(15)
+        assert not reader.is_alive()
+
+
+def test_credentials_are_replaced_while_mounted_and_shown_nowhere(serve, now, tmp_path):
+    image = Image(GOLDEN / "v6-zstd")
+    api = tmp_path / "api"
+    with Distribution(tmp_path / "registry", htpasswd=True) as registry:
+        push(registry, image)
+        with serve(
+            image,
+            backend=backend(registry, auth=WRONG),
+            options=("-l", "trace", "--apisock", str(api)),
+        ) as daemon:
+            wait_for(api)
+            assert first_error(daemon.mountpoint) in (errno.EIO, errno.EINVAL)
+            reply = control.ask(api, "PUT", "/api/v1/config", {"registry_auth": AUTH}, id="/")
+            assert reply.status == 204, reply.body
+            assert not differences(daemon.mountpoint, image.manifest, now)
+            shown = [
+                control.ask(api, "GET", f"/api/v1/{path}").body
+                for path in ("daemon", "daemon/events", "metrics/backend", "metrics/blobcache")
+            ]
+        assert daemon.wait() == 0, daemon.text
+    for secret in (AUTH, WRONG, PASSWORD):
+        assert secret not in daemon.text
+        assert not any(secret.encode() in body for body in shown)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
