@@ -283,6 +283,7 @@ TREES_V6 = [
         6,
         lambda e: e.set("chunk[1].index", e.get("chunk[0].index")),
         "has two places",
+        hurt=(f"/{'l' * 255}",),  # of two digests the wrong one may count
     ),
     Recipe(
         "a chunk of 0 bytes", 6, lambda e: e.set("chunk[0].uncompressed_size", 0), "has 0 bytes"

@@ -203,9 +203,17 @@ def test_a_cache_file_has_whole_pages_and_a_header() -> None:
     assert plain_file_size(V1._replace(ci_uncompressed_size=4097)) == 8192 + 4096
 
 
+# Chunks that share a unit, are read with a key, or whose size is told as more than it is.
+OTHER_KINDS = ("batch", "encrypted", "members")
+
+
 @pytest.mark.parametrize(
     "path",
-    [path for path in golden_bootstraps(6) if (path.parent / "blobs").is_dir()],
+    [
+        path
+        for path in golden_bootstraps(6)
+        if (path.parent / "blobs").is_dir() and not path.parent.name.endswith(OTHER_KINDS)
+    ],
     ids=lambda path: path.parent.name,
 )
 def test_the_tables_of_an_image_are_read_whole_and_without_gaps(path: Path) -> None:
