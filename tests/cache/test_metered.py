@@ -1,37 +1,59 @@
 import pytest
 
 from nydusd.base.errors import BackendError
-from nydusd.cache.metered import BackendMetrics, MeteredReader
-from tests.cache.made import MadeBackend, MadeBlob
+from nydusd.cache.metered import BackendMetrics, MeteredBackend
+from nydusd.config import model
 
 
 @pytest.fixture
-def metered():
-    blob = MadeBlob([b"one" * 500, b"two" * 600])
-    backend = MadeBackend(blob)
-    told = []
-    metrics = BackendMetrics("registry")
-    return MeteredReader(backend.reader(blob.blob_id), metrics, told.append), backend, told, metrics
+def backend(tmp_path):
+    (tmp_path / "blob").write_bytes(bytes(1000))
+    errors = []
+    config = model.Backend(type="localfs", localfs=model.LocalFs(dir=str(tmp_path)))
+    return MeteredBackend(config, errors.append), errors
 
 
-def test_reads_are_counted_and_handed_on(metered):
-    reader, backend, told, metrics = metered
+def test_a_read_is_counted_with_its_size(backend):
+    metered, errors = backend
+    reader = metered.reader("blob")
+    reader.read_into(bytearray(1000), 0)
+    reader.close()
+    found = metered.metrics.snapshot()
 
-    reader.read_into(memoryview(bytearray(600)), 0, background=True)
-
-    assert backend.background == 1
-    counts = metrics.snapshot()
-    assert (counts["read_count"], counts["read_amount_total"], told) == (1, 600, [])
+    assert (found["read_count"], found["read_amount_total"], found["read_errors"]) == (1, 1000, 0)
+    assert found["read_count_block_size_dist"] == [1, 0, 0, 0, 0, 0, 0, 0]
+    assert errors == []
 
 
-def test_each_piece_of_a_stream_is_counted_and_its_end_is_told(metered):
-    reader, backend, told, metrics = metered
-
-    received = sum(len(piece) for piece in reader.stream(0))
-    assert received == reader.size() == metrics.snapshot()["read_amount_total"]
-
-    backend.broken.append((0, received))
+def test_a_failed_read_is_counted_and_told(backend):
+    metered, errors = backend
+    reader = metered.reader("blob")
     with pytest.raises(BackendError):
-        list(reader.stream(0))
-    assert metrics.snapshot()["read_errors"] > 0
-    assert told
+        reader.read_into(bytearray(100), 950)
+    reader.close()
+    found = metered.metrics.snapshot()
+
+    assert (found["read_count"], found["read_amount_total"], found["read_errors"]) == (1, 100, 1)
+    assert len(errors) == 1
+    assert "950" in errors[0] or "1000" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "size_class", "latency_class"),
+    [
+        (1023, 0.001, 0, 0),
+        (1024, 0.0021, 1, 1),
+        (65536, 0.050, 4, 2),
+        ((1 << 20) - 1, 2.0, 6, 6),
+        (1 << 20, 2.001, 7, 7),
+    ],
+)
+def test_classes_are_those_of_the_reference(size, seconds, size_class, latency_class):
+    metrics = BackendMetrics("s3")
+    metrics.record(size, seconds, failed=False)
+    found = metrics.snapshot()
+
+    assert found["backend_type"] == "oss"
+    assert found["read_count_block_size_dist"][size_class] == 1
+    assert found["read_cumulative_latency_millis_dist"][latency_class] == 1
+    assert found["read_latency_sizes_dist"][size_class][latency_class] == 1

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tests.system.conftest import mountpoint, now, nydusd, serve  # noqa: F401 - fixtures
+from tests.system.conftest import (  # noqa: F401 - fixtures
+    mountpoint,
+    now,
+    nydusd,
+    serve,
+    shared,
+)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -18,7 +18,6 @@ from tests.hostile.targets import Seed, change_plainly, change_v5
 from tests.system.control import ask
 from tests.system.daemon import v1_config
 from tests.system.images import GOLDEN, Image
-from tests.system.test_api import shared  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,7 +40,7 @@ def seeds(version: int) -> list[tuple[Image, Seed]]:
 
 @pytest.mark.parametrize("version", [5, 6])
 def test_mutants_are_listed_and_read_whole_or_answered_with_an_error(
-    shared,  # noqa: F811
+    shared,
     tmp_path,
     version,
     record_property,

@@ -36,7 +36,6 @@ from tests.rafs.made import (
 )
 from tests.system.control import ask
 from tests.system.daemon import v1_config
-from tests.system.test_api import shared  # noqa: F401 - a fixture
 
 EXPLICIT_SHA256_ZSTD = 0x80 | 0x8 | 0x10
 DEPTH = 10_000
@@ -310,7 +309,7 @@ def mounted(daemon, sock, folder, made):
 @pytest.mark.root
 @pytest.mark.fuse
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_mount_refuses_it_or_shows_right_bytes_or_an_error(shared, tmp_path, name):  # noqa: F811
+def test_a_mount_refuses_it_or_shows_right_bytes_or_an_error(shared, tmp_path, name):
     daemon, sock = shared
     made = IMAGES[name]
     with mounted(daemon, sock, tmp_path, made) as reply:

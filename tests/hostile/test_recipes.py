@@ -15,7 +15,6 @@ from tests.system.control import ask
 from tests.system.daemon import v1_config
 from tests.system.images import GOLDEN, Image
 from tests.system.readback import differences
-from tests.system.test_api import shared  # noqa: F401 - a fixture
 
 IMAGES = {5: Image(GOLDEN / "v5-none"), 6: Image(GOLDEN / "v6-none")}
 
@@ -48,7 +47,7 @@ def test_the_checker_names_the_fault(recipe, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_mount_refuses_each_or_hurts_only_what_is_hurt(
-    shared,  # noqa: F811
+    shared,
     tmp_path,
     now,
     record_property,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.control import wait_for
 from tests.system.daemon import Command, Daemon, mount_id, parse_command, v1_config
 from tests.system.images import Image
 
@@ -83,3 +84,12 @@ def serve(nydusd: Command, mountpoint: Path, tmp_path: Path) -> Iterator[Serve]:
 def now() -> float:
     """When the test began, before it started a daemon."""
     return time.time()
+
+
+@pytest.fixture
+def shared(serve: Serve, tmp_path: Path) -> Iterator[tuple[Daemon, Path]]:
+    """A daemon that mounts nothing by itself, and its control socket."""
+    sock = tmp_path / "api.sock"
+    with serve(None, options=("--apisock", str(sock))) as daemon:
+        wait_for(sock)
+        yield daemon, sock

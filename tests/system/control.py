@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.system.daemon import v1_config
+from tests.system.images import Image
+
 TIMEOUT_S = 10
+WAIT_S = 20
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -72,3 +78,18 @@ def ask(path: Path, method: str, target: str, body: Any = None, **query: str) ->
         return Reply(reply.status, dict(reply.headers), reply.read())
     finally:
         connection.close()
+
+
+def wait_for(path: Path, present: bool = True) -> None:
+    """Wait until the file *path* is there, or gone."""
+    deadline = time.monotonic() + WAIT_S
+    while os.path.lexists(path) != present:
+        assert time.monotonic() < deadline, f"{path} does not {'appear' if present else 'go'}"
+        time.sleep(0.005)
+
+
+def mount_body(image: Image, cache: Path, **settings: Any) -> dict[str, Any]:
+    """The body of a mount request for *image*."""
+    cache.mkdir(exist_ok=True)
+    config = v1_config(image.blobs, cache, **settings)
+    return {"fs_type": "rafs", "source": str(image.bootstrap), "config": json.dumps(config)}

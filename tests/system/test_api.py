@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import stat
-import time
-from pathlib import Path
 
 import pytest
 
-from tests.system.control import ask
-from tests.system.daemon import mount_id, v1_config
+from tests.system.control import ask, mount_body
+from tests.system.daemon import mount_id
 from tests.system.images import GOLDEN, Image
 from tests.system.readback import differences
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
 V5, V6 = Image(GOLDEN / "v5-lz4"), Image(GOLDEN / "v6-zstd")
-WAIT_S = 20
-
-
-def wait_for(path: Path, present: bool = True) -> None:
-    """Wait until the file *path* is there, or gone."""
-    deadline = time.monotonic() + WAIT_S
-    while os.path.lexists(path) != present:
-        assert time.monotonic() < deadline, f"{path} does not {'appear' if present else 'go'}"
-        time.sleep(0.005)
-
-
-def mount_body(image: Image, cache: Path, **settings) -> dict:
-    """The body of a mount request for *image*."""
-    cache.mkdir(exist_ok=True)
-    config = v1_config(image.blobs, cache, **settings)
-    return {"fs_type": "rafs", "source": str(image.bootstrap), "config": json.dumps(config)}
-
-
-@pytest.fixture
-def shared(serve, tmp_path):
-    """A daemon that mounts nothing by itself, and its control socket."""
-    sock = tmp_path / "api.sock"
-    with serve(None, options=("--apisock", str(sock))) as daemon:
-        wait_for(sock)
-        yield daemon, sock
 
 
 def test_an_image_is_mounted_and_unmounted_by_request(shared, now, tmp_path):

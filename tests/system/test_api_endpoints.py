@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.control import ask, connect
+from tests.system.control import ask, connect, mount_body, wait_for
 from tests.system.daemon import Daemon, v1_config
 from tests.system.images import GOLDEN, Image
-from tests.system.test_api import mount_body, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 

@@ -49,13 +49,14 @@ cdef class Vfs:
     cdef int readdir(self, DirOp *op) noexcept nogil
     cdef int xattr(self, XattrOp *op) noexcept nogil
     cdef int statfs(self, StatfsOp *op) noexcept nogil
-    # A read stays inside its file system (*mount*, NULL when it never entered) until `leave_read`:
-    # it may end later, on another thread. *rc*: 0, -errno, or what is not counted.
+    # A read stays inside its file system (*mount*, NULL when it never entered) until `leave`: it
+    # may end later, on another thread. It is counted just before its answer is sent, so that who
+    # has the data finds it counted; *rc*: 0 or -errno.
     cdef int read(self, ReadOp *op, Mount **mount) noexcept nogil
-    cdef void leave_read(self, Mount *mount, ReadOp *op, int rc) noexcept nogil
+    cdef void count_read(self, Mount *mount, const ReadOp *op, int rc) noexcept nogil
+    cdef void leave(self, Mount *mount) noexcept nogil
     cdef void forget(self, uint64_t node_id, bint many) noexcept nogil
 
-    cdef void leave(self, Mount *mount) noexcept nogil
     cdef int done(self, Mount *mount, unsigned int fop, uint64_t ino, int rc) noexcept nogil
 
     cdef Mount *enter(self, uint64_t node_id, uint64_t *ino) noexcept nogil

@@ -252,11 +252,10 @@ cdef class Vfs:
             op.began_ns = monotonic_ns()
         return (<Filesystem>mount[0].filesystem).read(op)
 
-    cdef void leave_read(self, Mount *mount, ReadOp *op, int rc) noexcept nogil:
-        if mount != NULL and mount.stats != NULL and rc <= 0:
+    cdef void count_read(self, Mount *mount, const ReadOp *op, int rc) noexcept nogil:
+        if mount != NULL and mount.stats != NULL:
             (<FsStats>mount.stats).count_read(op.ino, op.size, op.target.length,
                                               monotonic_ns() - op.began_ns, rc)
-        self.leave(mount)
 
     cdef void forget(self, uint64_t node_id, bint many) noexcept nogil:
         """Count that the kernel has dropped *node_id*: nothing here depends on it."""

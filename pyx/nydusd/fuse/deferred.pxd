@@ -62,7 +62,6 @@ cdef class DeferredReads:
     cdef void run(self, Waiting *entry) noexcept nogil
     cdef int step(self, Waiting *entry) noexcept nogil
     cdef int answer(self, Waiting *entry, int32_t code) noexcept nogil
-    # *rc*: 0, -errno, or what is not counted
-    cdef void finish(self, Waiting *entry, int rc) noexcept nogil
+    cdef void finish(self, Waiting *entry) noexcept nogil
     cdef void unlist(self, Waiting *entry) noexcept nogil
     cdef void end_queue(self, int code) noexcept nogil

@@ -151,7 +151,7 @@ cdef class DeferredReads:
         pthread_mutex_unlock(&self.lock)
         if code != NOT_STOPPING:
             self.answer(entry, code)
-            self.finish(entry, code)
+            self.finish(entry)
 
     cdef void park_or_queue(self, Waiting *entry) noexcept nogil:
         """Let *entry* wait for the counter of its target, or look again when that has moved."""
@@ -178,6 +178,8 @@ cdef class DeferredReads:
         cdef ReadTarget *target = &entry.op.target
         int_add(&self.sending, 1)
         if int_swap(&entry.answered, 1) == 0:
+            if code <= 0:
+                self.vfs.count_read(entry.mount, &entry.op, code)
             if code < 0:
                 rc = reply_error(&entry.port, entry.unique, code)
             elif code == 0:
@@ -196,14 +198,14 @@ cdef class DeferredReads:
             entry.run_link = NULL
         pthread_mutex_unlock(&self.lock)
 
-    cdef void finish(self, Waiting *entry, int rc) noexcept nogil:
+    cdef void finish(self, Waiting *entry) noexcept nogil:
         self.unlist(entry)
         pthread_mutex_lock(&self.lock)
         entry.all_link[0] = entry.all_next
         if entry.all_next != NULL:
             entry.all_next.all_link = entry.all_link
         pthread_mutex_unlock(&self.lock)
-        self.vfs.leave_read(entry.mount, &entry.op, rc)
+        self.vfs.leave(entry.mount)
         free(entry)
         int_add(&self.outstanding, -1)
 
@@ -332,7 +334,7 @@ cdef class DeferredReads:
             elif rc != READ_ANSWERED:
                 rc = rc if rc < 0 else -ENOSYS
                 self.answer(entry, rc)
-            self.finish(entry, min(rc, 0))
+            self.finish(entry)
             return
 
     cdef int step(self, Waiting *entry) noexcept nogil:
@@ -390,7 +392,7 @@ cdef class DeferredReads:
         while entry != NULL:
             following = entry.next
             self.answer(entry, code)
-            self.finish(entry, code)
+            self.finish(entry)
             entry = following
         resume_expired(INT64_MAX)       # the parked ones come to `queue`, which ends them
         pthread_mutex_lock(&self.lock)
@@ -401,7 +403,7 @@ cdef class DeferredReads:
         pthread_mutex_unlock(&self.lock)
 
     def in_flight(self):
-        """(node id, unique, seconds since the epoch) of every read that is taken and not finished.
+        """(node id, unique, seconds since the epoch) of every read that is taken and not answered.
 
         At most `IN_FLIGHT_MAX`.
         """
@@ -414,10 +416,11 @@ cdef class DeferredReads:
             pthread_mutex_lock(&self.lock)
             entry = self.all
             while entry != NULL and count < IN_FLIGHT_MAX:
-                found[count].node_id = entry.op.node_id
-                found[count].unique = entry.unique
-                found[count].since = entry.since
-                count += 1
+                if int_load(&entry.answered) == 0:      # else it only keeps what it fetched
+                    found[count].node_id = entry.op.node_id
+                    found[count].unique = entry.unique
+                    found[count].since = entry.since
+                    count += 1
                 entry = entry.all_next
             pthread_mutex_unlock(&self.lock)
         try:

@@ -446,16 +446,19 @@ cdef class Server:
                                        REPLY_BYTES)):
                 self.permits.give()
                 call.room.has_permit = False
+            self.vfs.count_read(mount, &op, 0)
             if reply_gathered(call.port, call.header.unique, call.room.iov, op.target.iov_count,
                               op.target.length) == -EFAULT:
                 flag_store(&self.copying, COPIED_READS)
-            self.vfs.leave_read(mount, &op, 0)
+            self.vfs.leave(mount)
             return ANSWERED
         if rc == READ_MISSING or rc == READ_CLAIMED:
             rc = self.deferred.defer(&op, rc, mount, call.port, call.header.unique)
             if rc == 0:
                 return ANSWERED     # the mount is left when the read has ended
-        self.vfs.leave_read(mount, &op, rc)
+        if rc < 0:
+            self.vfs.count_read(mount, &op, rc)
+        self.vfs.leave(mount)
         return rc
 
     cdef int readdir(self, Call *call, bint plus) noexcept nogil:
