@@ -97,7 +97,7 @@ class TrustedCertificates:
     """
 
     def __init__(self) -> None:
-        self._files: dict[tuple[str, ...], int] = {}  # extra files -> memfd
+        self._files: dict[object, int] = {}  # names and times of the extra files -> memfd
 
     def path(self, extra: tuple[str, ...]) -> str | None:
         """A file with the system's certificates and those of *extra*; `OSError` names the file."""
@@ -106,10 +106,11 @@ class TrustedCertificates:
         )
         if not extra:
             return system
-        fd = self._files.get(extra)
+        state = tuple((file, Path(file).stat().st_mtime_ns) for file in extra)
+        fd = self._files.get(state)
         if fd is None:
             parts = [Path(file).read_bytes() for file in (*([system] if system else []), *extra)]
-            fd = self._files[extra] = os.memfd_create("certificates", os.MFD_CLOEXEC)
+            fd = self._files[state] = os.memfd_create("certificates", os.MFD_CLOEXEC)
             with os.fdopen(os.dup(fd), "wb") as target:
                 target.write(b"\n".join(parts))
         return f"/proc/self/fd/{fd}"
@@ -139,9 +140,15 @@ class HandleStore:
             raise
         return curl
 
-    def give_back(self, curl: pycurl.Curl, request: Request) -> None:
-        """Keep *curl*, which did *request*, for the next of its kind."""
+    def give_back(self, curl: pycurl.Curl, request: Request, code: int = 0) -> None:
+        """Keep *curl*, which did *request* with libcurl's *code*, for the next of its kind."""
         shelf = self._shelves.setdefault(_way(request), [])
+        if code in TLS:
+            # Set up with certificates that may have been renewed since.
+            for old in (curl, *shelf):
+                old.close()
+            shelf.clear()
+            return
         if request.method != "GET" or len(shelf) >= SHELF_ROOM:
             curl.close()
             return

@@ -8,6 +8,7 @@ rest. Any thread.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from nydusd.backend.senders import sender_for, tls_of
 from nydusd.backend.transfer import acquire_transfer, release_transfer
 from nydusd.base.errors import BackendError, FailureKind
 from nydusd.base.version import VERSION
+from nydusd.config.model import mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from nydusd.config.model import Connection
+
+logger = logging.getLogger("nydusd")
 
 USER_AGENT = f"nydusd/{VERSION}"
 # Of a 200 to a range request: reading so much for nothing is better than failing.
@@ -49,6 +53,29 @@ def status_error(request: Request, response: Response) -> BackendError:
     )
 
 
+def described(connection: Connection) -> str:
+    """*connection* in the words of the reference's log, which other programs look for."""
+    proxy = connection.proxy
+    parts = (
+        f"proxy: ProxyConfig {{ url: {quoted(proxy.url)}, ping_url: {quoted(proxy.ping_url)}, "
+        f"fallback: {proxy.fallback}, check_interval: {proxy.check_interval}, "
+        f"use_http: {proxy.use_http}, check_pause_elapsed: {proxy.check_pause_elapsed} }}",
+        f"mirrors: [{', '.join(quoted(mirror.host) for mirror in connection.mirrors)}]",
+        f"skip_verify: {connection.skip_verify}",
+        f"timeout: {connection.timeout}",
+        f"connect_timeout: {connection.connect_timeout}",
+        f"retry_limit: {connection.retry_limit}",
+        f"ca_cert_files: [{', '.join(quoted(file) for file in connection.ca_cert_files)}]",
+    )
+    text = ", ".join(parts).replace("True", "true").replace("False", "false")
+    return f"ConnectionConfig {{ {text} }}"
+
+
+def quoted(text: str) -> str:
+    """*text* in double quotes; a password in it is masked."""
+    return f'"{mask_url(text)}"'
+
+
 class HttpBackend(BlobBackend):
     """A backend over HTTP; subclasses say where blobs are and how a request proves its right."""
 
@@ -58,6 +85,7 @@ class HttpBackend(BlobBackend):
         self.connection = connection
         self.tls = tls_of(connection)
         self.headers = (("user-agent", USER_AGENT), *connection.headers)
+        logger.info("backend config: %s", described(connection))
         self.retry = RetryPolicy(connection)
         self.transfer = acquire_transfer()
         self.sender = sender_for(connection, self.transfer, login=self.login)

@@ -229,4 +229,5 @@ def with_header(request: Request, header: str | None) -> Request:
 def elsewhere(request: Request, url: str) -> Request:
     """*request* for another host's *url*, without what is meant for the registry alone."""
     headers = tuple(item for item in request.headers if item[0].lower() not in SECRET_HEADERS)
-    return request._replace(url=url, headers=headers, redirected=True)
+    tls = request.tls._replace(certificate_file="", key_file="")
+    return request._replace(url=url, headers=headers, tls=tls, redirected=True)

@@ -54,5 +54,10 @@ def sender_for(connection: Connection, transfer: Transfer, *, login: bool = Fals
 
 
 def tls_of(connection: Connection) -> Tls:
-    """How *connection* checks its servers."""
-    return Tls(verify=not connection.skip_verify, ca_files=connection.ca_cert_files)
+    """How *connection* checks its servers, and what it shows them."""
+    return Tls(
+        verify=not connection.skip_verify,
+        ca_files=connection.ca_cert_files,
+        certificate_file=connection.client_cert_file,
+        key_file=connection.client_key_file,
+    )

@@ -224,11 +224,11 @@ class Transfer:
         self._calls[call.curl] = call
         multi.add_handle(call.curl)
 
-    def _drop(self, multi: pycurl.CurlMulti, call: Call) -> None:
+    def _drop(self, multi: pycurl.CurlMulti, call: Call, code: int = 0) -> None:
         curl = call.curl
         if curl is not None and self._calls.pop(curl, None) is not None:
             multi.remove_handle(curl)
-            self._handles.give_back(curl, call.request)
+            self._handles.give_back(curl, call.request, code)
 
     def _collect(self, multi: pycurl.CurlMulti) -> None:
         """Set the outcome of every transfer that libcurl has ended."""
@@ -242,7 +242,7 @@ class Transfer:
                 if call is None:
                     continue
                 first_byte = curl.getinfo(pycurl.STARTTRANSFER_TIME)
-                self._drop(multi, call)
+                self._drop(multi, call, code)
                 call.finish(*outcome(call, code, text, first_byte))
 
     def _end(self, multi: pycurl.CurlMulti) -> None:

@@ -109,6 +109,8 @@ class Connection(NamedTuple):
     connect_timeout: int = 5  # seconds; 0 = none
     retry_limit: int = 0
     ca_cert_files: tuple[str, ...] = ()
+    client_cert_file: str = ""  # PEM, shown to servers that want to know who asks
+    client_key_file: str = ""  # PEM; "" = in the certificate's file
     hedged_reads: bool = True  # ask the next source as well when the first is slow
     # Sent with every request; from the environment (`NYDUS_HEADER_…`), not from the file.
     headers: tuple[tuple[str, str], ...] = ()

@@ -128,6 +128,8 @@ MIRROR: Final = Section(
 def _check_connection(connection: model.Connection) -> Problems:
     if connection.proxy.url and connection.mirrors:
         yield "", "proxy and mirrors cannot be configured at the same time."
+    if connection.client_key_file and not connection.client_cert_file:
+        yield "client_cert_file", "missing, and client_key_file is set"
 
 
 CONNECTION: Final = Section(
@@ -140,6 +142,8 @@ CONNECTION: Final = Section(
         Key("connect_timeout", NUMBER, 5),
         Key("retry_limit", BYTE, 0),
         Key("ca_cert_files", TEXT_LIST, ()),
+        Key("client_cert_file", TEXT, ""),
+        Key("client_key_file", TEXT, ""),
         Key("hedged_reads", BOOL, default=True),
     ),
     check=_check_connection,

@@ -5,7 +5,7 @@ import pytest
 from nydusd.backend import retry
 from nydusd.backend.http_proxy import HttpProxyBackend
 from nydusd.base.errors import BackendError, FailureKind
-from nydusd.config.model import Connection, HttpProxy
+from nydusd.config.model import Connection, HttpProxy, Proxy
 from tests.servers import scripted
 from tests.servers.scripted import ScriptedServer
 
@@ -206,3 +206,12 @@ def test_a_closed_backend_reads_no_more(server, backend_of):
     backend.close()
 
     assert failure(backend).kind is FailureKind.CANCELLED
+
+
+def test_the_log_says_how_a_backend_is_connected_without_passwords(server, backend_of, caplog):
+    with caplog.at_level("INFO"):
+        backend_of(server, proxy=Proxy(url="http://me:secret@proxy:1"), timeout=7)
+
+    (line,) = (line for line in caplog.messages if line.startswith("backend config: "))
+    assert 'url: "http://me:***@proxy:1"' in line
+    assert "timeout: 7" in line

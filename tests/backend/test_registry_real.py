@@ -151,3 +151,45 @@ def test_tls_is_told_plainly_and_spoken_with_http_2(folder, open_registry, backe
         missing = Connection(ca_cert_files=("/nonexistent.pem",))
         with pytest.raises(BackendError, match="No such file"):
             read(backend_of(host, missing, scheme="https"), blob_id)
+
+
+@pytest.mark.skipif(nginx.PROGRAM is None, reason="needs nginx (Debian package nginx-light)")
+def test_a_server_that_wants_a_client_certificate(folder, open_registry, backend_of):
+    authority = Authority(folder / "clients")
+    blob_id = open_registry.push(REPO, BLOB)
+    with nginx.Nginx(
+        folder / "mutual",
+        upstream=f"http://{open_registry.host}",
+        certificate=authority.pair("localhost"),
+        client_authority=authority.file,
+    ) as server:
+        host = server.url.partition("://")[2]
+        certificate, key = authority.pair("me")
+        trusted = Connection(ca_cert_files=(str(authority.file),))
+        known = trusted._replace(client_cert_file=str(certificate), client_key_file=str(key))
+
+        assert read(backend_of(host, known, scheme="https"), blob_id) == BLOB[1000:101_000]
+        with pytest.raises(BackendError, match="status 400"):
+            read(backend_of(host, trusted, scheme="https"), blob_id)
+
+
+@pytest.mark.skipif(nginx.PROGRAM is None, reason="needs nginx (Debian package nginx-light)")
+def test_an_authority_that_is_renewed_is_read_again(folder, open_registry, backend_of):
+    old, new = Authority(folder / "old"), Authority(folder / "new")
+    blob_id = open_registry.push(REPO, BLOB)
+    trusted = folder / "trusted.pem"
+    trusted.write_bytes(old.file.read_bytes())
+    upstream = f"http://{open_registry.host}"
+    with nginx.Nginx(
+        folder / "renewed", upstream=upstream, certificate=new.pair("localhost")
+    ) as server:
+        backend = backend_of(
+            server.url.partition("://")[2],
+            Connection(ca_cert_files=(str(trusted),)),
+            scheme="https",
+        )
+        with pytest.raises(BackendError, match="ca_cert_files"):
+            read(backend, blob_id)
+        trusted.write_bytes(new.file.read_bytes())
+
+        assert read(backend, blob_id) == BLOB[1000:101_000]

@@ -41,6 +41,7 @@ class Nginx:
         root: Path | None = None,
         upstream: str = "",
         certificate: tuple[Path, Path] | None = None,
+        client_authority: Path | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -49,6 +50,8 @@ class Nginx:
         lines = ""
         if certificate:
             lines = f"ssl_certificate {certificate[0]}; ssl_certificate_key {certificate[1]};"
+        if client_authority:
+            lines += f" ssl_client_certificate {client_authority}; ssl_verify_client on;"
         text = CONFIG.format(
             folder=folder,
             port=self.port,
