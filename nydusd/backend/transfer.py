@@ -37,14 +37,15 @@ HOST_CONNECTIONS = 64  # at a time to one host: as many as there are fetching th
 KEPT_CONNECTIONS = 128
 GRACE_SECONDS = 2.0  # after a request's own deadline, before its waiter stops believing in libcurl
 CLOSE_SECONDS = 2.0
+PAUSE_SECONDS = 0.1  # before the thread starts over
 IDLE_SECONDS = 60.0  # longest sleep of the thread; everything that matters wakes it
 
 
 class Call:
     """A request under way."""
 
-    __slots__ = ("_finished", "_on_done", "_transfer", "curl", "error", "reply", "request",
-                 "response", "started")  # fmt: skip
+    __slots__ = ("_finished", "_on_done", "_outcome", "_transfer", "curl", "error", "reply",
+                 "request", "response", "started")  # fmt: skip
 
     def __init__(
         self, transfer: Transfer, request: Request, on_done: Callable[[Call], None] | None
@@ -63,7 +64,8 @@ class Call:
         self.started = time.monotonic()
         self._transfer = transfer
         self._on_done = on_done
-        self._finished = threading.Lock()
+        self._outcome = threading.Lock()  # taken, and kept, by who sets the outcome
+        self._finished = threading.Lock()  # held until the outcome is there
         self._finished.acquire()
 
     @property
@@ -92,16 +94,16 @@ class Call:
         self._give_up(FailureKind.CANCELLED, "cancelled")
 
     def _give_up(self, kind: FailureKind, reason: str) -> None:
-        received = self.reply.received if self.reply.status == 206 else 0
         self.reply.detach()
+        received = self.reply.received if self.request.buffer is not None else 0
         if not self.done:
             self.finish(None, BackendError(f"{self.request!r}: {reason}", kind, received=received))
             self._transfer.forget(self)
 
     def finish(self, response: Response | None, error: BackendError | None) -> None:
         """Set the outcome, the first one only, and wake who waits."""
-        if not self._finished.locked() or self.done:
-            return
+        if not self._outcome.acquire(blocking=False):
+            return  # the other one of cancel and the transfer thread was first
         self.reply.detach()
         self.response, self.error = response, error
         self._finished.release()
@@ -128,7 +130,6 @@ class Transfer:
         self._handles = HandleStore()
         self._timer: float | None = None  # when libcurl wants to be called, monotonic seconds
         self._epoll: select.epoll | None = None
-        self._multi: pycurl.CurlMulti | None = None
 
     def perform(self, request: Request) -> Response:
         """The response to *request*, whatever its status; `BackendError` when there is none."""
@@ -139,7 +140,7 @@ class Transfer:
         call = Call(self, request, on_done)
         with self._lock:
             if self._stopping:
-                call.finish(None, BackendError("the backend is closed", FailureKind.CANCELLED))
+                call.finish(None, closed_error())
                 return call
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="transfer", daemon=True)
@@ -171,20 +172,33 @@ class Transfer:
     # --- the transfer thread
 
     def _run(self) -> None:
-        self._epoll = select.epoll()
-        self._epoll.register(self._wake, select.EPOLLIN)
-        multi = self._multi = pycurl.CurlMulti()
-        multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
-        multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, HOST_CONNECTIONS)
-        multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
-        try:
-            while not self._stopping:
-                self._turn(multi, self._epoll)
-        except Exception:
-            logger.exception("the transfer thread ends")
-        finally:
-            self._end(multi)
+        while not self._stopping:
+            try:
+                self._serve()
+            except Exception:
+                # What is under way has been answered with an error; the next request is served.
+                logger.exception("the transfer thread starts over")
+                time.sleep(PAUSE_SECONDS)
+        with self._lock:
+            while self._new:
+                self._new.popleft().finish(None, closed_error())
+            os.close(self._wake)
+
+    def _serve(self) -> None:
+        """Carry requests until the engine is closed."""
+        with select.epoll() as self._epoll:
+            self._epoll.register(self._wake, select.EPOLLIN)
+            self._timer = None
+            multi = pycurl.CurlMulti()
+            multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch_socket)
+            multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+            multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, HOST_CONNECTIONS)
+            multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
+            try:
+                while not self._stopping:
+                    self._turn(multi, self._epoll)
+            finally:
+                self._end(multi)
 
     def _turn(self, multi: pycurl.CurlMulti, epoll: select.epoll) -> None:
         """Wait for sockets, the timer or a wake-up, and let libcurl work on them."""
@@ -204,7 +218,12 @@ class Transfer:
         while self._forgotten:
             self._drop(multi, self._forgotten.popleft())
         while self._new:
-            self._begin(multi, self._new.popleft())
+            call = self._new.popleft()
+            try:
+                self._begin(multi, call)
+            except Exception as exc:
+                call.finish(None, BackendError(f"{call.request!r}: {type(exc).__name__}"))
+                raise
         if self._timer is not None and self._timer <= time.monotonic():
             self._timer = None
             multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -246,22 +265,14 @@ class Transfer:
                 call.finish(*outcome(call, code, text, first_byte))
 
     def _end(self, multi: pycurl.CurlMulti) -> None:
-        with self._lock:
-            self._stopping = True
-        closed = BackendError("the backend is closed", FailureKind.CANCELLED)
+        """Answer what is under way, and close what libcurl holds."""
         for curl, call in list(self._calls.items()):
             multi.remove_handle(curl)
             curl.close()
-            call.finish(None, closed)
+            call.finish(None, closed_error())
         self._calls.clear()
-        while self._new:
-            self._new.popleft().finish(None, closed)
         self._handles.close()
         multi.close()
-        assert self._epoll is not None
-        self._epoll.close()
-        with self._lock:
-            os.close(self._wake)
 
     # --- called by libcurl, on the transfer thread
 
@@ -286,6 +297,11 @@ class Transfer:
 
     def _set_timer(self, milliseconds: int) -> None:
         self._timer = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+
+def closed_error() -> BackendError:
+    """What everybody gets when the engine ends."""
+    return BackendError("the backend is closed", FailureKind.CANCELLED)
 
 
 def outcome(

@@ -239,3 +239,35 @@ def test_the_engine_is_shared_and_ends_with_its_last_user():
 
     with pytest.raises(BackendError, match="closed"):
         first.perform(Request("http://127.0.0.1:1/"))
+
+
+def test_an_engine_that_stumbles_goes_on(server, transfer, monkeypatch, caplog):
+    server.script("/blob", scripted.hang, times=1)
+    hanging = transfer.submit(ask(server))
+    while not server.seen:
+        assert not hanging.done
+
+    def stumble(*_):
+        monkeypatch.undo()
+        raise RuntimeError("by a test")
+
+    monkeypatch.setattr(transfer, "_begin", stumble)
+    with pytest.raises(BackendError):
+        transfer.perform(ask(server))
+    with pytest.raises(BackendError):
+        hanging.result()
+
+    assert transfer.perform(ask(server)).received == 1000
+    assert "starts over" in caplog.text
+
+
+def test_cancelling_beside_the_end_of_a_call_has_one_outcome(server, transfer):
+    for _ in range(300):
+        request = ask(server, size=10)
+        call = transfer.submit(request)
+        while len(server.seen) % 2 and not call.done:
+            pass
+        call.cancel()
+        assert (call.response is None) != (call.error is None)
+        request.buffer.clear()
+    assert transfer.perform(ask(server)).received == 1000
