@@ -1,6 +1,8 @@
 """Gzip layers: contexts fetched and inflated as a whole, and what hostile ones do."""
 
+import copy
 import errno
+import functools
 import os
 import random
 import threading
@@ -19,10 +21,16 @@ CONTEXTS = (3, 1, 4, 1)
 IN_OFFSET, OUT_OFFSET, DICT_OFFSET, IN_LEN, OUT_LEN, DICT_SIZE, BYTE, BITS = range(8)
 
 
-def layer(*, members: bool = False) -> ZranBlob:
+@functools.cache
+def made_layer(*, members: bool) -> ZranBlob:
     rng = random.Random(3)
     chunks = [b"".join(rng.choices(WORDS, k=size))[:size] for size in SIZES]
     return ZranBlob(chunks, contexts=CONTEXTS, members=members)
+
+
+def layer(*, members: bool = False) -> ZranBlob:
+    """A layer that may be changed."""
+    return copy.deepcopy(made_layer(members=members))
 
 
 def assert_eio(with_cache, spans) -> None:
@@ -65,6 +73,22 @@ def test_one_chunk_brings_its_whole_context_in_one_request(tmp_path, kept):
     assert backend.data_requests(blob) == [(row[IN_OFFSET], row[IN_LEN])]
     for index in (4, 6, 7):
         assert read_spans(with_cache, [blob.span(index)]) == blob.chunks[index]
+    assert len(backend.data_requests(blob)) == 1
+    with_cache.close()
+
+
+def test_contexts_come_along_while_their_plain_bytes_fit_into_two_batches(tmp_path):
+    blob = layer()
+    backend = MadeBackend(blob)
+    with_cache = device(blob, backend, tmp_path, 8192)
+    assert read_spans(with_cache, [blob.span(0)]) == blob.chunks[0]
+    first, second = blob.table[:2]
+    assert (
+        first[OUT_LEN] + second[OUT_LEN] <= 2 * 8192 < sum(row[OUT_LEN] for row in blob.table[:3])
+    )
+    end = second[IN_OFFSET] + second[IN_LEN]
+    assert backend.data_requests(blob) == [(first[IN_OFFSET], end - first[IN_OFFSET])]
+    assert read_spans(with_cache, [blob.span(3)]) == blob.chunks[3]
     assert len(backend.data_requests(blob)) == 1
     with_cache.close()
 

@@ -76,6 +76,11 @@ cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogi
     if (place.compressed_offset > window.end
             and place.compressed_offset - window.end > gap_limit(window.batch_size)):
         return False
+    # A unit is large, and whoever reads on asks for the next one soon: another thread has it then,
+    # beside this one.
+    if place.flags & CHUNK_SHARES_UNIT and (
+            window.plain + place.context_size > PLAIN_BATCHES * window.batch_size):
+        return False
     return (place.compressed_offset - window.start + place.compressed_size
             <= range_limit(window.batch_size)
             and window.plain <= PLAIN_BATCHES * window.batch_size)
