@@ -156,7 +156,10 @@ class Scenario:
         with self.backend_folder() as blobs, self.cache_folder() as cache:
             config = self.work / "run.json"
             amplify = self.table.get("amplify", 1 << 20)
-            config.write_text(json.dumps(v1_config(blobs, cache, amplify=amplify)))
+            validate = self.table.get("validate", False)
+            config.write_text(
+                json.dumps(v1_config(blobs, cache, amplify=amplify, validate=validate))
+            )
             bench.new_daemon = partial(
                 Daemon,
                 mode.command.argv,
