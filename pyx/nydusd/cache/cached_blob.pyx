@@ -316,6 +316,7 @@ cdef class CachedBlob:
     cdef int shut(self) except -1:
         self.reader.close()
         forget(self.lock)
+        forget(self.counters)
         if self.durable is not None:
             self.durable.close()
         self.chunks.close()

@@ -30,6 +30,9 @@ cdef class Decoder:
     cdef bint is_here(self, const Chunk *chunk) noexcept nogil
     cdef int load(self, Chunk *chunk) except -1
     cdef bint keeps_no_plain(self) noexcept nogil
+    cdef bint is_large(self, const Chunk *chunk) noexcept nogil
+    cdef bint recall(self, Chunk *chunk) except -1
+    cdef int keep_at_hand(self, const Chunk *chunk) except -1
     cdef bint from_recent(self, Chunk *chunks, uint32_t count) except -1
     cdef int load_stored(self, Chunk *chunks, uint32_t count) except -1
     cdef uint32_t split(self, Chunk *chunks, uint32_t count, const uint8_t *stored,

@@ -34,6 +34,9 @@ cdef extern from "<Python.h>":
 
 cdef enum:
     DIGEST_BYTES = 32
+    # Where reads are not answered straight from the file: a chunk of 1 MiB is read in eight parts
+    # (the kernel's readahead), and was decoded or checked for each.
+    LARGE_BYTES = 1 << 17
     PAGE_BYTES = 4096       # units of an encrypted cache file
     # A unit's plain bytes stay whole while its chunks are in use, unless these are less of it than
     # one part in so many: then they are copied, so that what a read holds follows what it asks for.
@@ -95,7 +98,9 @@ cdef class Decoder:
                 if self.from_recent(chunks + start, end - start):
                     start = end
                     continue
-            if self.blob.compressed:
+            if self.is_large(&chunks[start]) and self.recall(&chunks[start]):
+                pass
+            elif self.blob.compressed:
                 self.load_stored(chunks + start, end - start)
             elif self.blob.direct and self.blob.has(chunks[start].index, &chunks[start].place):
                 chunks[start].state |= CHUNK_READY
@@ -109,6 +114,29 @@ cdef class Decoder:
                     missing += 1
             start = end
         return missing
+
+    cdef bint is_large(self, const Chunk *chunk) noexcept nogil:
+        """Whether *chunk* will be asked for in parts, each of which would take the whole of it."""
+        return (not self.blob.direct and not chunk.place.flags & CHUNK_SHARES_UNIT
+                and chunk.place.uncompressed_size >= LARGE_BYTES)
+
+    cdef bint recall(self, Chunk *chunk) except -1:
+        """Whether *chunk* is among those that were decoded, and checked, last."""
+        cdef bytearray plain = find(self.blob.counters, chunk.index)
+        if plain is None or <uint64_t>len(plain) < chunk.place.uncompressed_size:
+            return False
+        self.buffers.append(plain)
+        chunk.plain = <uint8_t *>PyByteArray_AS_STRING(plain)
+        chunk.state |= CHUNK_PLAIN
+        return True
+
+    cdef int keep_at_hand(self, const Chunk *chunk) except -1:
+        """Remember a large chunk that is needed and good, with bytes of its own."""
+        if chunk.state & (CHUNK_NEEDED | CHUNK_PLAIN) == CHUNK_NEEDED | CHUNK_PLAIN \
+                and self.is_large(chunk) and find(self.blob.counters, chunk.index) is None:
+            remember(self.blob.counters, chunk.index, PyByteArray_FromStringAndSize(
+                <const char *>chunk.plain, chunk.place.uncompressed_size))
+        return 0
 
     cdef bint keeps_no_plain(self) noexcept nogil:
         return self.blob.file is None or self.blob.compressed
@@ -169,6 +197,7 @@ cdef class Decoder:
             chunk.plain = NULL
         else:
             self.buffers.append(plain)
+            self.keep_at_hand(chunk)
         return 0
 
     cdef int load_stored(self, Chunk *chunks, uint32_t count) except -1:
@@ -241,6 +270,7 @@ cdef class Decoder:
             if (chunks[i].state & CHUNK_DECODED
                     and (chunks[i].state & CHUNK_NEEDED != 0) == needed):
                 self.check(&chunks[i])
+                self.keep_at_hand(&chunks[i])
         return 0
 
     cdef int decode_pieces(self, Chunk *chunks, uint32_t count, const uint8_t *stored,

@@ -1,4 +1,5 @@
-# The units of many chunks that were decoded last, for blobs whose plain bytes no file keeps.
+# The units of many chunks, and large chunks, that were decoded last, for blobs whose reads are
+# not answered straight from a file of plain bytes.
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:

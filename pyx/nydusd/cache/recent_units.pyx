@@ -1,4 +1,6 @@
-"""The units of many chunks that were decoded last, for blobs whose plain bytes no file keeps.
+"""The units of many chunks, and large chunks, that were decoded and checked last.
+
+For blobs whose reads are not answered straight from a file of plain bytes.
 
 Without a cache, or with one of stored bytes, a file of some KiB out of a gzip layer costs a
 stretch of one or two MiB, and the next file the same one again: reading v6-estargz-ref twice took
