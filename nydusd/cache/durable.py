@@ -2,7 +2,7 @@
 
 Ready bits are set as soon as the bytes are in the page cache, and the kernel writes both back in
 any order. After a power cut a bit may stand for bytes that never reached the disk. So each data
-file has a record beside it, `ID.blob.data.durable_map`: the boot in which the chunk map was last
+file has a record, `durable/ID.durable_map`: the boot in which the chunk map was last
 sorted out, and a bit for each chunk that an fdatasync has covered. In the same boot every bit of
 the chunk map counts; in a later one only what the record has too (docs/decisions/0015).
 
@@ -147,7 +147,8 @@ class Record:
         file = self._file
         names = (self._paths.chunk_map, self._paths.older_name)
         opened = [os.open(name, os.O_RDONLY | os.O_CLOEXEC) for name in names if name.exists()]
-        opened.append(os.open(self._paths.record.parent, os.O_RDONLY | os.O_CLOEXEC))
+        folders = (self._paths.chunk_map.parent, self._paths.record.parent)
+        opened += [os.open(folder, os.O_RDONLY | os.O_CLOEXEC) for folder in folders]
         opened.append(os.dup(self._fd))
         file.sync_first(opened)
         chunk_map = file_identity(self._paths.chunk_map)
@@ -197,6 +198,7 @@ def lock_record(path: Path) -> int:
     Daemons that start together would replace each other's chunk maps. One that hangs with the lock
     is not waited for long: without the lock chunks are fetched twice at the worst.
     """
+    path.parent.mkdir(exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     deadline = time.monotonic() + LOCK_TIMEOUT_S
     while time.monotonic() < deadline:

@@ -83,7 +83,9 @@ def map_paths(folder: Path, blob_id: str) -> MapPaths:
     return MapPaths(
         chunk_map=folder / f"{blob_id}.blob.data.chunk_map",
         older_name=folder / f"{blob_id}.chunk_map",
-        record=folder / f"{blob_id}.blob.data.durable_map",
+        # In a folder of its own: who collects unused blobs (containerd's snapshotter) takes a name
+        # that it does not know for that of a blob, and passes over folders.
+        record=folder / "durable" / f"{blob_id}.durable_map",
     )
 
 

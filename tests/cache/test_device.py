@@ -22,11 +22,12 @@ def chunks(sizes=SIZES) -> list[bytes]:
     return [(f"{i:5}".encode() * (size // 5 + 1))[:size] for i, size in enumerate(sizes)]
 
 
-MAP_FILES = ["blob.data.chunk_map", "blob.data.durable_map", "chunk_map"]
+MAP_FILES = ["blob.data.chunk_map", "chunk_map", "durable_map"]
 
 
 def files(folder):
-    return sorted(path.name.partition(".")[2] for path in folder.iterdir())
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.name.partition(".")[2] for path in found)
 
 
 @pytest.mark.parametrize("version", [5, 6])

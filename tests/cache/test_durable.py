@@ -240,6 +240,7 @@ def test_somebody_who_hangs_while_opening_holds_nobody_up_for_long(
 ):
     monkeypatch.setattr(durable, "LOCK_TIMEOUT_S", 0.05)
     paths, _ = files(folder, blob)
+    paths.record.parent.mkdir()
     with paths.record.open("w+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert read(blob, backend, folder, [0, 1]) == [0, 1]

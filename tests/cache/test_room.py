@@ -244,7 +244,7 @@ def test_a_closed_blob_that_another_process_uses_stays(tmp_path):
     with path.open("rb"):
         assert not remove_closed(path)
     assert remove_closed(path)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_room_in_use_is_told_once(tmp_path, caplog):

@@ -31,6 +31,7 @@ from tests.faults.tracer import Call, follow, isolated
 
 PAGE_BYTES = 4096
 ZEROS = bytes(PAGE_BYTES)
+DIRECTORIES = ("", "durable")  # the cache directory, and that of the records in it
 CORNERS = ("nothing", "everything", "maps alone", "data alone")
 
 
@@ -79,7 +80,7 @@ class Moment(NamedTuple):
     """All that the disk may have when the power goes just now."""
 
     inodes: dict[int, Inode]
-    names: list[dict[str, int]]  # the directory, every version since the durable one
+    names: dict[str, list[dict[str, int]]]  # each directory, every version since the durable one
 
 
 class Recorder:
@@ -88,24 +89,27 @@ class Recorder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.inodes: dict[int, Inode] = {}
-        self.names: list[dict[str, int]] = [{}]
+        self.names: dict[str, list[dict[str, int]]] = {name: [{}] for name in DIRECTORIES}
         self.moments: list[Moment] = []
         self.look()
         for inode in self.inodes.values():
             inode.sync()  # what was there before is on the disk
-        self.names = self.names[-1:]
+        self.names = {name: versions[-1:] for name, versions in self.names.items()}
 
     def look(self) -> None:
-        """Note what the directory has now."""
-        names = {}
-        for path in self.folder.iterdir():
-            number = path.stat().st_ino
-            names[path.name] = number
-            if number not in self.inodes:
-                self.inodes[number] = Inode(file_identity(path))
-            self.inodes[number].see(path.read_bytes())
-        if names != self.names[-1]:
-            self.names.append(names)
+        """Note what the directories have now."""
+        for directory, versions in self.names.items():
+            names = {}
+            place = self.folder / directory
+            for path in place.iterdir() if place.exists() else ():
+                names[path.name] = number = path.stat().st_ino
+                if path.is_dir():
+                    continue
+                if number not in self.inodes:
+                    self.inodes[number] = Inode(file_identity(path))
+                self.inodes[number].see(path.read_bytes())
+            if names != versions[-1]:
+                versions.append(names)
 
     def at(self, pid: int, call: Call) -> bool:
         """Note what call *call* of *pid* has changed."""
@@ -113,13 +117,16 @@ class Recorder:
             return False
         self.look()
         if call.name in ("fsync", "fdatasync"):
-            target = Path(f"/proc/{pid}/fd/{call.args[0]}")
-            if target.stat().st_ino == self.folder.stat().st_ino:
-                self.names = self.names[-1:]
-            elif target.stat().st_ino in self.inodes:
-                self.inodes[target.stat().st_ino].sync()
+            number = Path(f"/proc/{pid}/fd/{call.args[0]}").stat().st_ino
+            if number in self.inodes:
+                self.inodes[number].sync()
+            for directory, versions in self.names.items():
+                place = self.folder / directory
+                if place.exists() and place.stat().st_ino == number:
+                    self.names[directory] = versions[-1:]
         inodes = {number: inode.copy() for number, inode in self.inodes.items()}
-        self.moments.append(Moment(inodes, list(self.names)))
+        names = {name: list(versions) for name, versions in self.names.items()}
+        self.moments.append(Moment(inodes, names))
         return False
 
 
@@ -127,13 +134,18 @@ def assemble(moment: Moment, folder: Path, corner: str, rng: random.Random) -> N
     """Write one state that a disk may have at *moment* to *folder*."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    names = moment.names[-1]
-    if corner == "nothing":
-        names = moment.names[0]
-    elif corner == "random":
-        names = rng.choice(moment.names)
+    chosen = {}
+    for directory, versions in moment.names.items():
+        chosen[directory] = versions[0 if corner == "nothing" else -1]
+        if corner == "random":
+            chosen[directory] = rng.choice(versions)
+    files = dict(chosen[""])
+    for directory in DIRECTORIES[1:]:
+        if files.pop(directory, None) is not None:
+            (folder / directory).mkdir()
+            files |= {f"{directory}/{name}": n for name, n in chosen[directory].items()}
     first_names: dict[int, Path] = {}
-    for name, number in sorted(names.items()):
+    for name, number in sorted(files.items()):
         path = folder / name
         if number in first_names:
             os.link(first_names[number], path)
@@ -168,7 +180,7 @@ def rename_in_record(moment: Moment, folder: Path, places: dict[int, Path]) -> N
     identities = {
         moment.inodes[number].identity: file_identity(path) for number, path in places.items()
     }
-    for path in folder.glob("*.durable_map"):
+    for path in folder.glob("durable/*.durable_map"):
         head = path.read_bytes()[: durable.LAYOUT.size]
         if len(head) < durable.LAYOUT.size or not head.startswith(durable.MAGIC):
             continue
@@ -197,7 +209,7 @@ def main(folder: Path, name: str, states: int, *, with_record: bool) -> None:
     for moment, corner in plans:
         assemble(moments[moment], folder, corner, rng)
         if not with_record:
-            for path in folder.glob("*.durable_map"):
+            for path in folder.glob("durable/*.durable_map"):
                 path.unlink()
         problem = isolated(partial(in_boot, 3, check, scenario, blob, folder))
         if problem:

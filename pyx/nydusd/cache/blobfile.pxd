@@ -5,7 +5,7 @@ from nydusd.cache.target cimport ReadTarget
 
 cdef enum:
     NEIGHBOURHOODS = 64     # remembered places of small reads; a power of two
-    BARRIER_FILES = 4
+    BARRIER_FILES = 5
 
 cdef class BlobFile:
     cdef readonly object path

@@ -288,9 +288,11 @@ cdef class BlobFile:
     def sync_first(self, fds):
         """Have the files *fds* on the disk before anything is kept here; they become this file's.
 
-        Called before the first store.
+        Called before the first store. A list of at most BARRIER_FILES.
         """
         cdef int i
+        if len(fds) > BARRIER_FILES:
+            raise ValueError(f"{len(fds)} files to sync first, at most {BARRIER_FILES}")
         for i, fd in enumerate(fds):
             self.barrier[i] = fd
         self.barrier_due = 1
