@@ -16,6 +16,7 @@ from nydusd.base.errors import ConfigError
 BACKLOG: Final = 128
 MODE: Final = 0o600
 CONNECT_SECONDS: Final = 1.0
+PATH_BYTES: Final = 107  # of a unix address, without the NUL
 
 
 def is_served(path: str) -> bool:
@@ -46,7 +47,9 @@ class SocketFile:
         self.check()
 
     def check(self) -> None:
-        """Refuse a path that is served or that is a file of another kind."""
+        """Refuse a path that is served, a file of another kind, or longer than clients can say."""
+        if len(os.fsencode(self._path)) > PATH_BYTES:
+            raise ConfigError(f"--apisock {self._path}: too long, {PATH_BYTES} bytes at most")
         try:
             info = self._path.lstat()
         except FileNotFoundError:
@@ -66,22 +69,33 @@ class SocketFile:
         if self._sock is not None:
             return self._sock
         self.check()
-        self._path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             os.fchmod(sock.fileno(), MODE)  # the file gets its mode from the socket
-            sock.bind(str(self._path))
-            sock.listen(BACKLOG)
+            self._bind_and_listen(sock)
             sock.setblocking(False)
             info = self._path.lstat()
-        except OSError as exc:
+        except OSError:
             sock.close()
-            if isinstance(exc.errno, int):
-                raise
-            raise ConfigError(f"--apisock {self._path}: {exc}") from exc  # path too long
+            raise
         self._identity = identity_of(info)
         self._sock = sock
         return sock
+
+    def _bind_and_listen(self, sock: socket.socket) -> None:
+        """Listen under another name first: a client that sees the file connects at once."""
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        name = f".nydusd-{os.getpid()}"
+        try:
+            sock.bind(f"/proc/self/fd/{folder}/{name}")  # as short as an address has to be
+            try:
+                sock.listen(BACKLOG)
+                os.rename(name, self._path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except OSError:
+                os.unlink(name, dir_fd=folder)
+                raise
+        finally:
+            os.close(folder)
 
     def remove(self) -> None:
         """Listen no more and take the file away, if it is still ours."""
