@@ -99,6 +99,7 @@ class Mounts:
             parts = self._open(request, undo)
             slot = self._vfs.mount(parts.filesystem, mountpoint, slot)
             undo.callback(self._vfs.umount, mountpoint)
+            self._forget_names(mountpoint, parts)
             if parts.prefetcher is not None:
                 parts.prefetcher.start()
             mount = new_mount(mountpoint, request, slot, parts)
@@ -123,6 +124,8 @@ class Mounts:
             parts = self._open(request, undo)
             self._stop_prefetch(old.parts)
             self._vfs.remount(parts.filesystem, mountpoint, 0, lambda: self._give_up(old.parts))
+            self._forget_names(mountpoint, old.parts)
+            self._forget_names(mountpoint, parts)
             undo.pop_all()
             mount = new_mount(mountpoint, request, old.slot, parts)
             self._mounts = {**self._mounts, mountpoint: mount}
@@ -235,7 +238,23 @@ class Mounts:
             raise NotMounted(f"{mountpoint} is not mounted")
         self._stop_prefetch(mount.parts)
         self._mounts = mounts
-        return self._vfs.umount(mountpoint, timeout, lambda: self._give_up(mount.parts))
+        is_idle = self._vfs.umount(mountpoint, timeout, lambda: self._give_up(mount.parts))
+        self._forget_names(mountpoint, mount.parts)
+        return is_idle
+
+    def _forget_names(self, mountpoint: str, parts: Parts) -> None:
+        """Have the kernel look again for the names of an image that is, or was, the root.
+
+        Those that it knows lead to the old image, and those of the new one it may know not to be.
+        """
+        if mountpoint != "/":
+            return  # the name it is mounted by has been forgotten with all below
+        bootstrap = parts.bootstrap
+        try:
+            entries = bootstrap.iter_entries(bootstrap.root_ino)
+            self._vfs.forget_root_names(entry.name for entry in entries)
+        except OSError as exc:  # a broken image has told all the names that it has
+            logger.info("the root of an image cannot be listed: %s", exc)
 
     def _stop_prefetch(self, parts: Parts) -> None:
         if parts.prefetcher is not None:

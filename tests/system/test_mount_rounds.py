@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -142,3 +144,60 @@ def test_umount_while_many_read(shared, now, tmp_path):
     assert not differences(place, IMAGES[0].manifest, now)
     # a read that is cut off by the umount ends with what it has
     assert all(0 <= size < 20000 for size in wrong)
+
+
+@pytest.fixture
+def two_images(tmp_path):
+    """Two images with names of their own, and one file of the same inode number and other bytes."""
+    made = []
+    for number, name in enumerate(("one", "two")):
+        image = Image(tmp_path / name)
+        tree = tmp_path / f"tree-{name}"
+        (tree / "common").mkdir(parents=True)
+        image.blobs.mkdir(parents=True)
+        (tree / "common" / "file").write_bytes(bytes([65 + number]) * 5000)
+        (tree / f"only-{name}").write_text(name)
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "nydusd.cli.nydus_image", "create", "-l", "error"),
+                *("--bootstrap", image.folder / "bootstrap", "--blob-dir", image.blobs, tree),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        made.append(image)
+    return made
+
+
+def look(place):
+    """Everything that a mount of one of the two images shows, and that it lacks."""
+    missing = [name for name in ("only-one", "only-two") if not (place / name).exists()]
+    return (
+        sorted(path.name for path in place.iterdir()),
+        missing,
+        (place / "common" / "file").read_bytes()[:1],
+    )
+
+
+SHOWN = [(["common", "only-one"], ["only-two"], b"A"), (["common", "only-two"], ["only-one"], b"B")]
+
+
+@pytest.mark.parametrize("path", ["/", "/x"])
+@pytest.mark.parametrize("how", ["umount", "remount"])
+def test_nothing_of_the_image_before_is_seen(shared, two_images, tmp_path, path, how):
+    daemon, sock = shared
+    place = daemon.mountpoint / path[1:]
+    bodies = [mount_body(image, tmp_path / "cache") for image in two_images]
+    change(sock, "POST", path, bodies[0])
+    assert look(place) == SHOWN[0]
+    with (place / "common" / "file").open("rb") as held:  # keeps the kernel's inode
+        assert held.read(1) == b"A"
+        for number in (1, 0, 1):
+            if how == "remount":
+                change(sock, "PUT", path, bodies[number])
+            else:
+                change(sock, "DELETE", path)
+                assert list(place.iterdir()) == []
+                change(sock, "POST", path, bodies[number])
+
+            assert look(place) == SHOWN[number]

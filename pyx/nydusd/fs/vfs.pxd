@@ -25,6 +25,7 @@ cdef struct Mount:
     uint64_t root_ino
     int64_t in_flight           # atomic; requests inside the file system
     uint32_t slot
+    bint keeps_no_cache         # the slot showed something else before: see Vfs.open
     Mount *next                 # of the free list
 
 cdef class Vfs:

@@ -206,6 +206,9 @@ cdef class Vfs:
         if mount == NULL:
             return -ENOENT
         rc = (<Filesystem>mount.filesystem).open(op)
+        if mount.keeps_no_cache:
+            # An inode that was held open while the slot was filled anew has pages of the old file.
+            op.keep_cache = op.cache_dir = False
         return self.done(mount, FOP_OPENDIR if op.directory else FOP_OPEN, op.ino, rc)
 
     cdef int release(self, OpenOp *op) noexcept nogil:
@@ -364,6 +367,7 @@ cdef class Vfs:
         mount.root_ino = filesystem.root_ino
         mount.base = base_of(slot)
         mount.slot = slot
+        mount.keeps_no_cache = False
         return mount
 
     cdef int show(self, uint32_t directory, uint32_t slot) except -1:
@@ -403,12 +407,24 @@ cdef class Vfs:
                 on_gone=None):
         """Put *filesystem* into the slot of what is mounted at *path*; as `umount` for the old."""
         cdef Mount *mount
+        cdef Mount *fresh
         names = split_path(path)
         slot = self.slot_of_path(normal(names))
         mount = self.slots[slot]
-        slot_store(&self.slots[slot], self.fresh(filesystem, slot))
+        fresh = self.fresh(filesystem, slot)
+        fresh.keeps_no_cache = True
+        slot_store(&self.slots[slot], fresh)
         self.show(self.pseudo.make(names), slot)
         return self.let_go(mount, timeout, on_gone) == 1
+
+    def forget_root_names(self, names):
+        """Have the kernel look again for *names* in the root.
+
+        What is mounted at "/" has no name of its own that could be forgotten with all below.
+        """
+        if self.listener is not None:
+            for name in names:
+                self.listener(NODE_ROOT, name)
 
     def slot_of_path(self, str path not None):
         """The slot of what is mounted at exactly *path*; `MountError` when nothing is."""
