@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nydusd.cache.prefetch import Prefetcher
 from nydusd.cache.span_reader import read_spans
+from nydusd.config.model import Prefetch
 from tests.cache.made import MadeBackend, device
 from tests.cache.made_zran import ZranBlob
 
@@ -91,6 +93,26 @@ def test_contexts_come_along_while_their_plain_bytes_fit_into_two_batches(tmp_pa
     assert read_spans(with_cache, [blob.span(3)]) == blob.chunks[3]
     assert len(backend.data_requests(blob)) == 1
     with_cache.close()
+
+
+@pytest.mark.parametrize("batch_size", [4096, 8192, 1 << 20])
+def test_prefetch_has_every_context_once(tmp_path, batch_size):
+    blob = layer()
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    prefetcher = Prefetcher(
+        filled, Prefetch(enable=True, threads=2, batch_size=batch_size), everything=True
+    )
+    prefetcher.start()
+    assert prefetcher.wait(20)
+    prefetcher.close()
+    assert filled.blobs[0].complete
+    asked = sum(size for _, size in backend.data_requests(blob))
+    assert asked <= sum(row[IN_LEN] for row in blob.table)
+    requests = len(backend.requests)
+    assert read_spans(filled, blob.spans()) == blob.content
+    assert len(backend.requests) == requests
+    filled.close()
 
 
 def test_readers_of_one_context_share_one_request(tmp_path):

@@ -17,6 +17,9 @@ cdef enum:
     # Plain bytes of what is brought along, in batches: bounds memory when chunks shrink well. Most
     # images shrink to a half or a third; less room than that would cut their requests short.
     PLAIN_BATCHES = 4
+    # The same where units come along that many chunks share. They are large, and whoever reads on
+    # asks for the next one soon: another thread has it then, beside this one.
+    UNIT_BATCHES = 2
     REQUEST_BYTES_MIN = 128 << 10   # a request may always be this long
     GAP_SHIFT = 7                   # a gap of batch_size >> 7 bytes is fetched and thrown away
 
@@ -76,10 +79,8 @@ cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogi
     if (place.compressed_offset > window.end
             and place.compressed_offset - window.end > gap_limit(window.batch_size)):
         return False
-    # A unit is large, and whoever reads on asks for the next one soon: another thread has it then,
-    # beside this one.
     if place.flags & CHUNK_SHARES_UNIT and (
-            window.plain + place.context_size > PLAIN_BATCHES * window.batch_size):
+            window.plain + place.context_size > UNIT_BATCHES * window.batch_size):
         return False
     return (place.compressed_offset - window.start + place.compressed_size
             <= range_limit(window.batch_size)
