@@ -300,3 +300,34 @@ def test_a_record_of_another_blob_is_broken(tmp_path):
     with pytest.raises(BrokenRecord, match="4097 bytes"):
         read_header(fd, 9)
     os.close(fd)
+
+
+def test_a_data_file_that_was_cut_is_not_made_long_again_by_the_next_fetch(
+    boot, blob, backend, folder, caplog
+):
+    opened = device(blob, backend, folder)
+    assert fetched(opened, blob, backend, [0, 1]) == [0, 1]
+    _, data = files(folder, blob)
+    os.truncate(data, 0)
+    assert fetched(opened, blob, backend, [9, 0, 1]) == [9, 0, 1]
+    assert data.stat().st_size == 0
+    opened.close()
+    assert read(blob, backend, folder, [9, 0, 1]) == [9, 0, 1]
+
+
+def test_a_disk_that_does_not_give_bytes_back_is_asked_no_more(boot, blob, backend, folder):
+    """The descriptor is one that can be written and not be read: pread fails with EBADF."""
+    opened = device(blob, backend, folder, compressed=True)
+    assert fetched(opened, blob, backend, [0, 1]) == [0, 1]
+    data = folder / f"{blob.blob_id}.blob.raw"
+    (number,) = (
+        int(link.name)
+        for link in Path("/proc/self/fd").iterdir()
+        if link.is_symlink() and os.path.realpath(link) == str(data)
+    )
+    broken = os.open(data, os.O_WRONLY)
+    os.dup2(broken, number, inheritable=False)
+    os.close(broken)
+    for _ in range(2):
+        assert fetched(opened, blob, backend, [0, 1]) == [0, 1]
+    opened.close()

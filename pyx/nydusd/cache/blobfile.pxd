@@ -42,7 +42,7 @@ cdef class BlobFile:
     # whether no part of [off, off + n) is a hole: what a set bit promises cannot be there else
     cdef bint holds(self, uint64_t off, uint64_t n) noexcept nogil
     cdef int pass_barrier(self) noexcept nogil
-    # 0, -EROFS not to be written, -errno
+    # 0, -EROFS not to be written, -ENODATA somebody has cut it, -errno
     cdef int store(self, uint64_t off, const uint8_t *data, uint64_t n) noexcept nogil
     # Be the only one who has the file open until `let_in`; false: somebody else has it open too, or
     # the file system has no leases. Who opens it waits, the owner of the lease is told by SIGIO.

@@ -32,7 +32,7 @@ cdef extern from "<sys/uio.h>" nogil:
     int RWF_NOWAIT
 
 cdef extern from "<unistd.h>" nogil:
-    int SEEK_HOLE
+    int SEEK_HOLE, SEEK_END
 
 cdef extern from "<fcntl.h>" nogil:
     struct file_handle:
@@ -264,6 +264,10 @@ cdef class BlobFile:
             rc = self.pass_barrier()
             if rc != 0:
                 return rc
+        # A file that somebody has cut would be made long again by the write, with holes where set
+        # bits promise bytes.
+        if self.size > 0 and lseek(self.fd, 0, SEEK_END) < <int64_t>self.size:
+            return -ENODATA
         while n > 0:
             done = pwrite(self.fd, data, n, off)
             if done < 0 and errno == EINTR:

@@ -14,6 +14,7 @@ from cpython.bytearray cimport (
     PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize,
 )
 from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport ENODATA
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
@@ -597,6 +598,8 @@ cdef class Fetch:
             size = len(sealed)
         with nogil:
             rc = self.blob.file.store(offset, data, size)
+        if rc == -ENODATA:
+            self.blob.lose_file()
         if rc != 0:
             return rc
         for i in range(start, end):
