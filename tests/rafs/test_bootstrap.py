@@ -11,9 +11,11 @@ from tests.rafs.made import (
     PLAIN,
     REGULAR,
     ImageV6,
+    InodeV5,
     chunk_index,
     dirents,
     inode_v6,
+    one_file_v5,
     one_file_v6,
 )
 
@@ -83,3 +85,14 @@ def test_spans_of_a_file_come_in_order_whatever_their_number() -> None:
     assert len(spans) == 1000
     assert sum(span.length for span in spans) == 999 * 4096 + 2
     assert (spans[0].offset, spans[0].length, spans[999].length) == (5, 4091, 7)
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_a_name_over_255_bytes_is_too_long_and_not_absent(version: int) -> None:
+    if version == 5:
+        bootstrap: Bootstrap = one_file_v5(InodeV5(b"file", REGULAR))
+    else:
+        bootstrap = one_file_v6(inode_v6(REGULAR, 0, CHUNKS))
+
+    with pytest.raises(OSError, match="File name too long"):
+        bootstrap.child(bootstrap.root_ino, b"x" * 256)

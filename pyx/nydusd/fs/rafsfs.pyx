@@ -115,7 +115,9 @@ cdef class RafsFs(Filesystem):
             return -EINVAL
         op.entry_valid = op.attr_valid = FOR_EVER
         rc = self.bootstrap.lookup(op.ino, op.name, op.name_len, &ino)
-        if rc == -ENOENT or rc == -ENAMETOOLONG:
+        if rc == -ENAMETOOLONG:
+            return rc
+        if rc == -ENOENT:
             op.attr.ino = 0
             return OP_DONE
         if rc != 0:

@@ -90,7 +90,7 @@ cdef class Bootstrap:
     # All: 0 or -errno; -ENOENT no such inode or name, -EIO the image is broken there.
     cdef int attributes(self, uint64_t ino, Attributes *out) noexcept nogil
     cdef int lookup(self, uint64_t parent, const char *name, size_t name_len,
-                    uint64_t *ino) noexcept nogil                               # + -ENOTDIR
+                    uint64_t *ino) noexcept nogil           # + -ENOTDIR, -ENAMETOOLONG
     # 1 = an entry, 0 = the end; "." and ".." included
     cdef int next_entry(self, uint64_t directory, uint64_t cookie, DirEntry *out) noexcept nogil
     # -EINVAL not a link, -ERANGE longer than room

@@ -7,7 +7,7 @@ twice, whatever the file says. Any thread, no GIL. Facts of the format: docs/for
 """
 
 cimport cython
-from libc.errno cimport E2BIG, EINVAL, EIO, EISDIR, ENOENT, ENOTDIR, ERANGE
+from libc.errno cimport E2BIG, EINVAL, EIO, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcpy
@@ -211,7 +211,7 @@ cdef class BootstrapV5(Bootstrap):
             ino[0] = directory.inode.parent if parent != V5_ROOT_INO else parent
             return 0
         if name_len > NAME_MAX:
-            return -ENOENT
+            return -ENAMETOOLONG
         high = directory.inode.child_count
         while low < high:
             middle = low + (high - low) // 2

@@ -7,7 +7,7 @@ GIL. Facts of the format: docs/formats/rafs-v6.md; EROFS: fs/erofs of Linux.
 """
 
 cimport cython
-from libc.errno cimport E2BIG, EINVAL, EIO, EISDIR, ENOENT, ENOTDIR, ERANGE
+from libc.errno cimport E2BIG, EINVAL, EIO, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, ERANGE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
@@ -285,7 +285,9 @@ cdef class BootstrapV6(Bootstrap):
             return rc
         if directory.mode >> KIND_SHIFT != KIND_DIRECTORY:
             return -ENOTDIR
-        if name_len == 0 or name_len > NAME_MAX:
+        if name_len > NAME_MAX:
+            return -ENAMETOOLONG
+        if name_len == 0:
             return -ENOENT
         high = (directory.size + (1 << self.block_bits) - 1) >> self.block_bits
         if high == 0:
