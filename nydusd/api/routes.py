@@ -30,7 +30,7 @@ class Route(NamedTuple):
     outer: str
     body: bool | None = False
     on_control: bool = False
-    in_thread: bool = False  # takes long with many mounts, and changes nothing
+    in_thread: bool = False  # takes long with many mounts or files
 
 
 ROUTES: Final[dict[tuple[str, str], Route]] = {
@@ -51,13 +51,15 @@ ROUTES: Final[dict[tuple[str, str], Route]] = {
     ("DELETE", "/api/v2/blobs"): Route(v2.delete_blob, "DeleteBlobObject"),
     ("GET", "/api/v2/blobs"): Route(v2.get_blob, "GetBlobObject", body=None),
     ("GET", "/api/v1/metrics"): Route(metrics.get_global, "GlobalMetrics"),
-    ("GET", "/api/v1/metrics/files"): Route(metrics.get_files, "FsFilesMetrics"),
-    ("GET", "/api/v1/metrics/pattern"): Route(metrics.get_pattern, "Pattern"),
+    ("GET", "/api/v1/metrics/files"): Route(metrics.get_files, "FsFilesMetrics", in_thread=True),
+    ("GET", "/api/v1/metrics/pattern"): Route(metrics.get_pattern, "Pattern", in_thread=True),
     ("GET", "/api/v1/metrics/backend"): Route(metrics.get_backend, "BackendMetrics"),
     ("GET", "/api/v1/metrics/blobcache"): Route(metrics.get_blobcache, "BlobcacheMetrics"),
     ("GET", "/api/v1/metrics/inflight"): Route(metrics.get_inflight, "InflightMetrics"),
-    ("GET", "/api/v1/metrics/prefetch"): Route(metrics.get_prefetch, "PrefetchMetrics"),
-    ("GET", "/api/v1/metrics/blobs"): Route(metrics.get_blobs, "BlobMetrics"),
+    ("GET", "/api/v1/metrics/prefetch"): Route(
+        metrics.get_prefetch, "PrefetchMetrics", in_thread=True
+    ),
+    ("GET", "/api/v1/metrics/blobs"): Route(metrics.get_blobs, "BlobMetrics", in_thread=True),
     ("GET", METRICS_PATH): Route(prometheus.get_metrics, "Metrics", in_thread=True),
     ("GET", "/api/v2/daemon"): Route(v2.get_daemon, "DaemonInfo"),
     ("PUT", "/api/v2/daemon"): Route(v1.configure_daemon, "Configure", body=True),

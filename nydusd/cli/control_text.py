@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 SIZE_LABELS: Final = ("<1K", "1K~", "4K~", "16K~", "64K~", "128K~", "512K~", "1M~")
@@ -29,7 +30,7 @@ def number(value: float) -> str:
     """*value* without an exponent, whole ones without a fraction."""
     if value != value:
         return "NaN"
-    text = f"{value:.17f}" if 0 < abs(value) < 1e-4 else repr(float(value))
+    text = f"{Decimal(repr(float(value))):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
