@@ -11,6 +11,7 @@ from nydusd.api.tcp_address import listen_tcp
 from nydusd.daemon.control import ControlThread
 from nydusd.daemon.daemon import Daemon, settle
 from nydusd.daemon.process import EndRequest
+from nydusd.daemon.service_manager import tell
 from nydusd.daemon.settings import Settings
 from nydusd.daemon.upgrade import Upgrade
 
@@ -38,9 +39,11 @@ def run(settings: Settings, socket_file: SocketFile) -> int:
 
         control.start()
         settle()
+        tell("READY=1")
         serve(daemon, end, control, sock, metrics_sock)
         logger.info("nydusd quits: %s", end.reason)
     finally:
+        tell("STOPPING=1")
         socket_file.remove()
         control.stop(CONTROL_SECONDS)
         daemon.stop()

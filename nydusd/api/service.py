@@ -17,6 +17,7 @@ from nydusd.api.http import Request, Response
 from nydusd.api.routes import METRICS_PATH, Route, failed, find_route
 from nydusd.api.server import Answer, Connection, ConnectionLimit
 from nydusd.daemon.control import ControlThread, Job
+from nydusd.daemon.service_manager import tell, watchdog_seconds
 
 if TYPE_CHECKING:
     import socket
@@ -95,6 +96,14 @@ class Service:
             future.set_result(response)
 
 
+def keep_alive(loop: asyncio.AbstractEventLoop) -> None:
+    """Give systemd its signs of life from *loop*: a loop that hangs gives none."""
+    seconds = watchdog_seconds()
+    if seconds is not None:
+        tell("WATCHDOG=1")
+        loop.call_later(seconds, keep_alive, loop)
+
+
 def serve(
     daemon: Daemon,
     end: EndRequest,
@@ -127,6 +136,7 @@ def serve(
         return servers
 
     loop.add_reader(end.fileno(), look_for_end)
+    keep_alive(loop)
     try:
         # Kept: uvloop closes the socket of a server that nobody holds.
         servers = loop.run_until_complete(listen())

@@ -38,13 +38,17 @@ def identity_of(info: os.stat_result) -> tuple[int, int, int]:
 
 
 class SocketFile:
-    """A listening socket at *path*; `ConfigError` or `OSError` when it cannot be."""
+    """A listening socket at *path*; `ConfigError` or `OSError` when it cannot be.
 
-    def __init__(self, path: str) -> None:
+    One that somebody else has made and *listens* on for us is taken as it is, and its file stays.
+    """
+
+    def __init__(self, path: str, listens: socket.socket | None = None) -> None:
         self._path = Path(path)
         self._identity: tuple[int, int, int] | None = None
-        self._sock: socket.socket | None = None
-        self.check()
+        self._sock = listens
+        if listens is None:
+            self.check()
 
     def check(self) -> None:
         """Refuse a path that is served, a file of another kind, or longer than clients can say."""

@@ -128,10 +128,13 @@ def _become_daemon_with_api(arguments: "Arguments", apisock: str) -> int:
     import os
 
     from nydusd.api.socket_file import SocketFile
+    from nydusd.daemon.service_manager import take_listening_socket
 
-    socket_file = SocketFile(apisock)
-    upgrade = arguments.flag("upgrade")
-    waits = upgrade or _has_crashed(arguments.text("mountpoint") or "", apisock)
+    activated = take_listening_socket(apisock)
+    socket_file = SocketFile(apisock, activated)
+    waits = arguments.flag("upgrade")
+    if not waits and activated is None:  # where systemd listens, the file says nothing
+        waits = _has_crashed(arguments.text("mountpoint") or "", apisock)
     if waits:
         # Before all that takes time: whoever starts a successor gives it little until it listens.
         # Requests wait in the socket until the rest is there.

@@ -19,6 +19,7 @@ from nydusd.daemon.mount_request import MountKind, MountRequest
 from nydusd.daemon.mounts import Mount, Mounts
 from nydusd.daemon.process import EndRequest
 from nydusd.daemon.runtime_settings import RuntimeSettings
+from nydusd.daemon.service_manager import tell, watchdog_seconds
 from nydusd.daemon.settings import Settings
 from nydusd.daemon.state import Event, State, StateMachine
 from nydusd.fs.vfs import Vfs
@@ -191,9 +192,11 @@ def run(settings: Settings) -> int:
     daemon = Daemon(settings, end)
     daemon.start()
     settle()
+    tell("READY=1")
     try:
-        reason = end.wait()
+        reason = end.wait(watchdog_seconds(), lambda: tell("WATCHDOG=1"))
         logger.info("nydusd quits: %s", reason)
     finally:
+        tell("STOPPING=1")
         daemon.stop()
     return 0

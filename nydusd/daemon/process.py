@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import resource
+import select
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -97,8 +99,11 @@ class EndRequest:
         """Take the bytes that made `fileno` readable; call only when it is."""
         os.read(self._wake_read, 64)
 
-    def wait(self) -> str:
-        """Sleep until somebody asks; the reason."""
+    def wait(self, seconds: float | None = None, alive: Callable[[], None] | None = None) -> str:
+        """Sleep until somebody asks; the reason. *alive* is called every *seconds* meanwhile."""
         while not self.reason:
-            os.read(self._wake_read, 64)
+            if select.select([self._wake_read], [], [], seconds)[0]:
+                self.drain()
+            elif alive is not None:
+                alive()
         return self.reason
