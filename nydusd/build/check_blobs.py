@@ -71,8 +71,8 @@ def _check_table(
     if blob.ci_uncompressed_size > TABLE_BYTES_MAX:
         report.add(where, f"its table of chunks has {blob.ci_uncompressed_size} bytes: not read")
         return
-    plain, _ = read_blob_meta(blob, reader)
-    meta = BlobMeta(Mapping.of_bytes(plain), blob)
+    plain, header = read_blob_meta(blob, reader)
+    meta = BlobMeta(Mapping.of_bytes(plain), blob, header)
     for line in compare_with_meta(chunks, meta, blob.blob_index):
         report.add(where, line)
 

@@ -96,6 +96,16 @@ def test_a_short_blob_is_found_in_its_directory(images, tmp_path):
     assert "has 5 bytes, its image needs" in found[0]
 
 
+LAYERS = sorted(path.name for path in (GOLDEN / "layers").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_reference_to_a_layer_has_no_findings_with_its_blobs(name):
+    folder = GOLDEN / "layers" / name
+
+    assert check_image(folder / "bootstrap", folder / "blobs").findings == []
+
+
 def test_what_is_no_image_is_one_finding(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"no image" * 1000)
