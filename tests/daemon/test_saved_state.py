@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,7 @@ from nydusd.daemon.saved_state import (
     encode_state,
 )
 
+STATES = Path(__file__).resolve().parent.parent / "golden" / "states"
 NO_OPEN = 1 << 17
 NO_OPENDIR = 1 << 24
 
@@ -161,6 +164,30 @@ def test_secrets_of_the_configuration_are_not_shown():
     mount = SavedMount("/a", 0, "b", '{"auth":"c2VjcmV0"}', None, 3)
     assert "c2VjcmV0" not in repr(mount)
     assert "c2VjcmV0" not in repr(sample(mounts=(mount,)))
+
+
+@pytest.mark.skipif(MAGIC >> 16 != 0x0710_1984_8664, reason="states of an x86_64")
+@pytest.mark.parametrize("name", ["dedicated", "shared"])
+def test_a_state_of_the_reference_is_read_and_written_again_byte_for_byte(name):
+    data = (STATES / f"{name}.bin").read_bytes()
+    assert encode_state(decode_state(data)) == data
+
+
+def test_what_the_reference_says_of_one_image():
+    state = decode_state((STATES / "dedicated.bin").read_bytes())
+    (mount,) = state.mounts
+    assert mount[:3] == ("/", 0, "img/bootstrap")
+    assert json.loads(mount.config_text)["device"]["id"] == "one"
+    assert (state.last_slot, state.next_directory, state.connection) == (1, 2, 39)
+    assert state.accepted & NO_OPEN
+
+
+def test_what_the_reference_says_of_many_mounts():
+    state = decode_state((STATES / "shared.bin").read_bytes())
+    assert {mount.mountpoint: mount.slot for mount in state.mounts} == {"/b/c": 2, "/b/d": 3}
+    assert sorted(state.directories) == [(2, 1, b"a"), (3, 1, b"b"), (4, 3, b"c"), (5, 3, b"d")]
+    assert (state.last_slot, state.next_directory) == (3, 6)
+    assert not state.accepted & NO_OPEN
 
 
 # --- bytes that are wrong
