@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -373,21 +374,30 @@ def test_prometheus_finds_the_series_of_the_snapshotter(served):
         assert line.startswith("# ") or len(line.rsplit(" ", 1)) == 2
 
 
-def test_counters_can_be_had_over_tcp_and_nothing_else(served):
-    ports = subprocess.run(
-        ["ss", "-Htlnp"], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+def listening_port(pid):
+    """The TCP port that process *pid* listens on."""
+    links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115
     (port,) = [
-        line.split()[3].rpartition(":")[2] for line in ports if f"pid={served.daemon.pid}," in line
+        int(fields[1].partition(":")[2], 16)
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if (fields := line.split())[3] == "0A" and f"socket:[{fields[9]}]" in links
     ]
-    url = f"http://127.0.0.1:{port}"
-    get = ["curl", "-sS", "--max-time", "5", "-o", os.devnull, "-w", "%{http_code}"]
-    statuses = [
-        subprocess.run([*get, url + path], capture_output=True, text=True, check=True).stdout
-        for path in ("/metrics", "/api/v1/daemon")
-    ]
+    return port
 
-    assert statuses == ["200", "404"]
+
+def test_counters_can_be_had_over_tcp_and_nothing_else(served):
+    connection = HTTPConnection("127.0.0.1", listening_port(served.daemon.pid), timeout=10)
+    statuses = []
+    for path in ("/metrics", "/api/v1/daemon", "/metrics"):
+        connection.request("GET", path)
+        reply = connection.getresponse()
+        reply.read()
+        statuses.append(reply.status)
+    connection.request("PUT", "/api/v1/daemon/exit")
+    statuses.append(connection.getresponse().status)
+    connection.close()
+
+    assert statuses == [200, 404, 200, 404]
 
 
 # --- settings that change
