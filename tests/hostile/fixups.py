@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -67,3 +68,17 @@ def toc(raw: bytearray) -> None:
     raw[header + 148 : header + 156] = b" " * 8
     total = sum(raw[header : header + 512])
     raw[header + 148 : header + 156] = b"%06o\0 " % (total % 0o1000000)
+
+
+def gpt(raw: bytearray) -> None:
+    """The CRCs of both partition tables, and of their headers."""
+    for at in (512, len(raw) // 512 * 512 - 512):
+        with suppress(struct.error, OverflowError):
+            size = struct.unpack_from("<I", raw, at + 12)[0]
+            first, count, entry_size = struct.unpack_from("<QII", raw, at + 72)
+            if size > 512 or count * entry_size > 1 << 16:
+                continue
+            table = bytes(raw[first * 512 : first * 512 + count * entry_size])
+            struct.pack_into("<I", raw, at + 88, zlib.crc32(table))
+            struct.pack_into("<I", raw, at + 16, 0)
+            struct.pack_into("<I", raw, at + 16, zlib.crc32(bytes(raw[at : at + size])))

@@ -237,6 +237,22 @@ def map_toc(raw: bytes) -> Map:
     return found
 
 
+GPT_HEADER = layout(
+    "signature:8 revision:4 size:4 crc:4 _:4 own:8 other:8 first:8 last:8 guid:16 entries:8 "
+    "count:4 entry_size:4 entries_crc:4"
+)
+GPT_ENTRY = layout("kind:16 guid:16 first:8 last:8 flags:8 name:72")
+
+
+def map_gpt() -> Map:
+    """A disk of 40 sectors of 512 bytes with both its tables of 8 entries."""
+    found = Map()
+    for own, first in ((1, 2), (39, 36)):
+        found.add(GPT_HEADER, 512 * own, f"header@{own}")
+        found.table(GPT_ENTRY, 512 * first, 128, 8, f"entry@{first}")
+    return found
+
+
 def map_words(raw: bytes, unit: int, prefix: str) -> Map:
     """A file of which only the size of its numbers is known."""
     found = Map()

@@ -11,7 +11,9 @@ import gzip
 import json
 import os
 import stat
+import struct
 import tempfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,21 +21,24 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+from nydusd.backend.gpt import read_partitions
 from nydusd.base.errors import BootstrapError, NydusError
 from nydusd.base.mapping import Mapping
 from nydusd.build.check import FINDINGS_MAX, CheckReport
 from nydusd.build.check_tree import TreeCheck
 from nydusd.cache.chunkmap import create_header, open_chunk_map
 from nydusd.codec.compression import compress, decompress
+from nydusd.codec.zran import inflate
 from nydusd.config.load import parse_config
 from nydusd.rafs.blobmeta import BlobMeta, header_difference
 from nydusd.rafs.blobs import BlobInfo, Compressor
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.load import bootstrap_of_bytes, load_bootstrap
 from nydusd.rafs.toc import find_sections, open_section, parse_toc, tail_size
+from nydusd.rafs.zran_table import Stretch
 from tests.hostile import fixups, texts
 from tests.hostile.mutations import mutate
-from tests.hostile.structures import Map, map_ci, map_toc, map_v5, map_v6, map_words
+from tests.hostile.structures import Map, map_ci, map_gpt, map_toc, map_v5, map_v6, map_words
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 ASKED = 24  # inodes of one image that are asked everything
@@ -176,7 +181,8 @@ def hold_to_promise(bootstrap: Bootstrap) -> None:
 def golden_blobs() -> list[tuple[str, BlobInfo, bytes]]:
     """Blobs of golden images with a table of chunks, as their bootstrap describes them."""
     found = []
-    for folder in sorted(GOLDEN.glob("*/v6-*")):
+    kinds = ("images/v6-*", "bootstraps/v6-*", "layers/*")
+    for folder in sorted(found for kind in kinds for found in GOLDEN.glob(kind)):
         path = folder / "bootstrap"
         if not path.exists():
             path = min((folder / "blobs").iterdir())
@@ -213,7 +219,7 @@ def run_meta(raw: bytes, seed: Seed, rng: Random) -> bool:
             uncompressed_size=rng.choice([0, 1, blob.uncompressed_size, 2**44 - 1]),
         )
     try:
-        meta = BlobMeta(Mapping.of_bytes(raw[:size]), blob)
+        meta = BlobMeta(Mapping.of_bytes(raw[:size]), blob, raw[size:])
     except NydusError:
         return False
     for index in [*range(min(blob.chunk_count, 200)), blob.chunk_count, 2**32 - 1]:
@@ -221,13 +227,25 @@ def run_meta(raw: bytes, seed: Seed, rng: Random) -> bool:
             place = meta.place(index)
             assert place.uncompressed_size <= blob.chunk_size
             assert place.uncompressed_offset + place.uncompressed_size <= meta.uncompressed_end
+    for index in range(min(meta.contexts_count, 50) if meta.zran is not None else 0):
+        with suppress(*EXPECTED):
+            inflate_stretch(meta.zran.at(index), rng)  # type: ignore[union-attr]
     return True
+
+
+def inflate_stretch(found: Stretch, rng: Random) -> None:
+    """Enter a stream of noise, or of another history, as a context says."""
+    stored = rng.choice([rng.randbytes(200), zlib.compress(b"nydus" * 999, wbits=-15)])
+    plain = inflate(
+        stored, min(found.out_size, 1 << 16), found.dictionary, found.lead_byte, found.lead_bits
+    )
+    assert len(plain) == min(found.out_size, 1 << 16)
 
 
 def seeds_toc() -> list[Seed]:
     """Whole blobs with a table of contents: small ones."""
     found = []
-    for path in sorted(GOLDEN.glob("*/v6-*/blobs/*")):
+    for path in sorted(GOLDEN.glob("[bi]*/v6-*/blobs/*")):
         data = path.read_bytes()
         sections = {}
         if len(data) < 1 << 17:
@@ -282,6 +300,54 @@ def run_toc(raw: bytes, seed: Seed, rng: Random) -> bool:
 def scratch() -> str:
     """A folder in memory, where there is one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+
+
+# disks
+
+
+def seeds_gpt() -> list[Seed]:
+    """Disks of 40 sectors with two partitions, and a backup table at the end."""
+    entries = b"".join(
+        struct.pack(
+            "<16s16sQQQ72s", b"k" * 16, bytes([n]) * 16, 10 + 4 * n, 12 + 4 * n, 0, b"b\0l\0"
+        )
+        for n in range(2)
+    ).ljust(1024, b"\0")
+    disk = bytearray(512 * 40)
+    for own, other, first in ((1, 39, 2), (39, 1, 36)):
+        header = struct.pack(
+            "<8sIIIIQQQQ16sQIII",
+            *(b"EFI PART", 0x10000, 92, 0, 0, own, other, 4, 35, b"g" * 16, first, 8, 128, 0),
+        )
+        disk[512 * own : 512 * own + 92] = header
+        disk[512 * first : 512 * first + 1024] = entries
+    fixups.gpt(disk)
+    known = map_gpt()
+    return [Seed("two partitions", bytes(disk), known)]
+
+
+def change_gpt(seed: Seed, rng: Random) -> bytes:
+    raw = mutate(seed.data, seed.known, rng)
+    if rng.random() < 0.85:
+        fixups.gpt(raw)
+    return bytes(raw)
+
+
+def run_gpt(raw: bytes, seed: Seed, rng: Random) -> bool:
+    def read(offset: int, size: int) -> bytes:
+        assert size <= len(raw) + (1 << 20)
+        return raw[offset : offset + size]
+
+    try:
+        found = read_partitions(read, len(raw), 512)
+    except NydusError:
+        return False
+    end = 0
+    for partition in sorted(found, key=lambda one: one.offset):
+        assert partition.offset >= end
+        end = partition.offset + partition.size
+        assert end <= len(raw)
+    return True
 
 
 # the cache
@@ -375,6 +441,7 @@ TARGETS = [
     Target("v6", 30, seeds_v6, run_bootstrap, change_plainly),
     Target("blob meta", 10, seeds_meta, run_meta, change_plainly),
     Target("ToC", 8, seeds_toc, run_toc, change_toc),
+    Target("GPT", 6, seeds_gpt, run_gpt, change_gpt),
     Target("chunk map", 4, seeds_chunkmap, run_chunkmap, change_plainly),
     Target("config", 8, seeds_config, run_config, change_config),
     Target("stored chunk", 4, seeds_stored, run_stored, change_plainly),

@@ -12,7 +12,6 @@ from nydusd.rafs.bootstrap cimport CHUNK_BATCH, Bootstrap
 from nydusd.rafs.ondisk_v5 cimport ChunkRecord
 from nydusd.rafs.ondisk_v6 cimport V6_EXT_SUPERBLOCK_OFFSET, ExtSuperblockV6
 
-import errno
 import os
 
 from nydusd.rafs.blobs import BlobFeature
@@ -232,8 +231,6 @@ def compare_with_meta(MetChunks met, BlobMeta meta, uint32_t blob_index):
         if len(lines) >= LINES_MAX:
             break
         rc = meta.chunk(i, &place)
-        if rc == -errno.ENOTSUP:
-            return lines        # of a kind that this version does not serve
         if rc != 0:
             lines.append(f"entry {i} of its table of chunks cannot be: {os.strerror(-rc)}")
             continue
