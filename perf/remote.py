@@ -217,10 +217,8 @@ def sample(bench: Bench, program: Program, work: str, delay_ms: int, rate: float
     with Server(bench.blobs, delay_ms, rate) as server:
         backend = {"scheme": "http", "host": server.host, "repo": "perf/image"}
         more = {"fs_prefetch": PREFETCH} if work == "prefetch" else {}
-        began = time.perf_counter()
         with bench.mounted(program, backend, **more) as daemon:
-            if work != "prefetch":
-                began = time.perf_counter()
+            began = time.perf_counter()
             WORKS[work](bench, daemon.mountpoint)
             seconds = time.perf_counter() - began
             counts = server.tell("stats")

@@ -56,6 +56,10 @@ class Findings:
         """All that keeps the configuration from being used."""
         return [*self.malformed, *self.invalid, *self.later]
 
+    def is_told(self, path: str) -> bool:
+        """Whether the value at *path*, or one inside it, is missing or cannot be read."""
+        return any(each.startswith((f"{path}:", f"{path}.", f"{path}[")) for each in self.malformed)
+
     def wrong_kind(self, path: str, value: object, expected: str, *, secret: bool = False) -> None:
         """The *value* at *path* is not of the *expected* kind."""
         came = shown(value, secret=secret)

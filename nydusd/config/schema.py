@@ -163,16 +163,17 @@ def _warn_of_unknown(
 def _make(
     section: Section, raw: Mapping[str, Any], path: str, findings: Findings, version: int
 ) -> Any:  # noqa: ANN401
-    sound = len(findings.malformed)
     values = {key.attribute: _read_key(key, raw, path, findings, version) for key in section.keys}
     for attribute, part in section.inline:
         values[attribute] = _make(part, raw, path, findings, version)
     made = section.make(**values)
-    # A part with holes would only fail its check because of them.
-    if section.check is not None and len(findings.malformed) == sound:
+    if section.check is not None:
         written = {key.name: key.name_in(version) for key in section.keys}
         for name, text in section.check(made):
-            findings.bad_value(joined(path, written.get(name, name)) if name else path, text)
+            where = joined(path, written.get(name, name)) if name else path
+            # What could not be read has its default now, and may fail the check because of that.
+            if not findings.is_told(where):
+                findings.bad_value(where, text)
     return made
 
 

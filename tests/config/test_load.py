@@ -329,3 +329,32 @@ def test_any_value_anywhere_gives_a_configuration_or_printable_errors(config, pa
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_configuration_or_errors(data):
     assert examine(data).errors
+
+
+def test_values_that_cannot_be_used_are_told_beside_those_that_cannot_be_read():
+    report = examine(
+        """
+version = 2
+[backend]
+type = "registry"
+[backend.registry]
+host = ""
+repo = 7
+timeout = "5s"
+[[backend.registry.mirrors]]
+host = "http://mirror.example/v2"
+[cache]
+type = "floppy"
+[rafs]
+batch_size = -1
+"""
+    )
+
+    assert [error.partition(": ")[0] for error in report.errors] == [
+        "backend.registry.repo",
+        "backend.registry.timeout",
+        "rafs.batch_size",
+        "backend.registry.mirrors[0].host",
+        "backend.registry.host",
+        "cache.type",
+    ]
