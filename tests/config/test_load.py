@@ -150,7 +150,7 @@ def test_a_bad_value_of_version_1_is_named_with_its_path(path, value, problem):
         ("rafs.prefetch.enable", 1, "rafs.prefetch.enable: 1 found, true or", load.UNPARSABLE),
         ("rafs.batch_size", 1 << 70, "rafs.batch_size: a number of 71 bits found", load.UNPARSABLE),
         ("overlay", {"upper_dir": "/u", "work_dir": "/w"}, "not in this vers", load.UNSUPPORTED),
-        ("cache.filecache.enable_encryption", True, "not in this version", load.UNSUPPORTED),
+        ("cache.filecache.enable_convergent_encryption", True, "not in this", load.UNSUPPORTED),
         ("external_backends", [{"type": ""}] * 1001, "1001 tables, at most", load.INVALID),
         ("external_backends", {}, "external_backends: a table found, a list", load.UNPARSABLE),
     ],
