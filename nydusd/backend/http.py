@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from typing import TYPE_CHECKING
 
 from nydusd.backend.interface import BlobBackend, BlobReader
@@ -134,6 +135,8 @@ class HttpBackend(BlobBackend):
 class HttpReader(BlobReader):
     """One blob of an HTTP backend."""
 
+    counts_attempts = True
+
     def __init__(self, backend: HttpBackend, blob_id: str) -> None:
         self._backend = backend
         self._blob_id = blob_id
@@ -186,6 +189,17 @@ class HttpReader(BlobReader):
                     attempts.fail(exc)
 
     def _read_once(self, buffer: memoryview, offset: int, seconds: float, background: bool) -> None:
+        began, failed = time.monotonic(), True
+        try:
+            self._try_to_read(buffer, offset, seconds, background)
+            failed = False
+        finally:
+            if self.on_attempt is not None:
+                self.on_attempt(len(buffer), time.monotonic() - began, failed)
+
+    def _try_to_read(
+        self, buffer: memoryview, offset: int, seconds: float, background: bool
+    ) -> None:
         backend = self._backend
         request = backend.request(backend.url(self._blob_id), seconds)._replace(
             buffer=buffer, offset=offset, background=background

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
@@ -19,6 +19,11 @@ STREAM_PIECE_BYTES = 1 << 20
 
 class BlobReader(ABC):
     """One blob, to be read in ranges."""
+
+    # Told of each try within a read: bytes asked for, seconds, whether it failed. Set before the
+    # first read by whoever counts; only readers that try more than once call it.
+    counts_attempts = False
+    on_attempt: Callable[[int, float, bool], None] | None = None
 
     @abstractmethod
     def size(self) -> int:

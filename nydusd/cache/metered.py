@@ -40,7 +40,7 @@ class BackendMetrics:
         self._milliseconds = 0
         self._counts = [[0] * CLASSES for _ in range(CLASSES)]  # [size class][latency class]
 
-    def record(self, size: int, seconds: float, *, failed: bool) -> None:
+    def record(self, size: int, seconds: float, failed: bool) -> None:
         """Count one request for *size* bytes."""
         milliseconds = int(seconds * 1000)
         size_class = bisect_right(SIZE_BOUNDS_BYTES, size)
@@ -71,6 +71,10 @@ class BackendMetrics:
         }
 
 
+def nobody_counts(_size: int, _seconds: float, _failed: bool) -> None:
+    """In the place of a counter where another one counts."""
+
+
 class MeteredReader(BlobReader):
     """*reader*, with what is read counted."""
 
@@ -78,8 +82,10 @@ class MeteredReader(BlobReader):
         self, reader: BlobReader, metrics: BackendMetrics, on_error: Callable[[str], None]
     ) -> None:
         self._reader = reader
-        self._metrics = metrics
+        self._record: Callable[[int, float, bool], None] = metrics.record
         self._on_error = on_error
+        if reader.counts_attempts:  # what it does not tell by itself would be counted twice
+            reader.on_attempt, self._record = metrics.record, nobody_counts
 
     def size(self) -> int:
         """See `BlobReader`."""
@@ -96,7 +102,7 @@ class MeteredReader(BlobReader):
             self._on_error(str(exc))
             raise
         finally:
-            self._metrics.record(memoryview(buffer).nbytes, time.monotonic() - began, failed=failed)
+            self._record(memoryview(buffer).nbytes, time.monotonic() - began, failed)
 
     def stream(self, offset: int) -> Iterator[Buffer]:
         """See `BlobReader`; each piece counts as one request."""
@@ -104,12 +110,12 @@ class MeteredReader(BlobReader):
         try:
             for piece in self._reader.stream(offset):
                 size = memoryview(piece).nbytes
-                self._metrics.record(size, time.monotonic() - began, failed=False)
+                self._record(size, time.monotonic() - began, False)
                 yield piece
                 began = time.monotonic()
         except BackendError as exc:
             self._on_error(str(exc))
-            self._metrics.record(0, time.monotonic() - began, failed=True)
+            self._record(0, time.monotonic() - began, True)
             raise
 
     def close(self) -> None:

@@ -3,6 +3,7 @@ import pytest
 from nydusd.base.errors import BackendError
 from nydusd.cache.metered import BackendMetrics, MeteredBackend
 from nydusd.config import model
+from tests.servers.scripted import ScriptedServer, short_body, status
 
 
 @pytest.fixture
@@ -50,10 +51,32 @@ def test_a_failed_read_is_counted_and_told(backend):
 )
 def test_classes_are_those_of_the_reference(size, seconds, size_class, latency_class):
     metrics = BackendMetrics("s3")
-    metrics.record(size, seconds, failed=False)
+    metrics.record(size, seconds, False)
     found = metrics.snapshot()
 
     assert found["backend_type"] == "oss"
     assert found["read_count_block_size_dist"][size_class] == 1
     assert found["read_cumulative_latency_millis_dist"][latency_class] == 1
     assert found["read_latency_sizes_dist"][size_class][latency_class] == 1
+
+
+def test_each_try_of_a_request_counts():
+    with ScriptedServer({"/blob": bytes(5000)}) as server:
+        config = model.Backend(type="http-proxy", http_proxy=model.HttpProxy(addr=server.url))
+        errors = []
+        metered = MeteredBackend(config, errors.append)
+        server.script("/blob", short_body(1000), times=1)
+        reader = metered.reader("blob")
+        reader.read_into(bytearray(5000), 0)
+        server.unscript()
+        server.script("/blob", status(404))
+        with pytest.raises(BackendError):
+            reader.read_into(bytearray(100), 0)
+        reader.close()
+        metered.close()
+    found = metered.metrics.snapshot()
+
+    assert len(errors) == 1  # what was tried again with success is no event
+    assert found["read_errors"] == 2
+    assert found["read_count"] == 3
+    assert found["read_amount_total"] == 5000 + 4000 + 100
