@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nydusd.backend.reply import Reply
     from nydusd.backend.request import Request, Tls
 
-RECEIVE_BYTES = 1 << 18  # one recv; libcurl hands it on in pieces of 16 KiB
+RECEIVE_BYTES = 1 << 16  # one recv; libcurl hands it on in pieces of 16 KiB (decision 0018)
 STALL_SECONDS = 30  # without a byte ends a request that has no time limit
 SHELF_ROOM = 64
 # Where distributions keep the certificates that they trust; the copy of libcurl that pycurl comes

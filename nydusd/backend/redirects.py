@@ -26,7 +26,7 @@ SIGNED_QUERIES = (
 )
 
 
-def origin_of(url: str) -> tuple[str, str, int | None]:
+def origin_parts(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port of *url*; `BackendError` when it is none that can be asked."""
     try:
         parts = urlsplit(url)
@@ -57,7 +57,7 @@ def next_url(current: str, location: str, scheme: str, host: str) -> str:
         name = host.partition(end)[0] + end.strip(":")
         netloc = f"{name}:{port}" if port else name
     url = urlunsplit((scheme or parts.scheme, netloc, parts.path, parts.query, ""))
-    origin_of(url)
+    origin_parts(url)
     return url
 
 

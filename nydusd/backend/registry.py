@@ -20,7 +20,7 @@ from nydusd.backend.redirects import (
     SECRET_HEADERS,
     RedirectCache,
     next_url,
-    origin_of,
+    origin_parts,
 )
 from nydusd.backend.request import shown_url
 from nydusd.backend.token import Authorizer, Credentials
@@ -132,7 +132,7 @@ class RegistryBackend(HttpBackend):
         self, request: Request, response: Response, blob_id: str, until: float | None
     ) -> Response:
         """The response at the end of the redirects that begin with *response*."""
-        home = origin_of(request.url)
+        home = origin_parts(request.url)
         url = request.url
         seen = {url}
         while 300 <= response.status < 400 and "location" in response.headers:
@@ -146,11 +146,11 @@ class RegistryBackend(HttpBackend):
                 what = "in a circle" if url in seen else f"more than {HOPS_MAX} times"
                 raise BackendError(f"{request!r}: redirected {what}", FailureKind.REDIRECT)
             seen.add(url)
-            if origin_of(url) == home:
+            if origin_parts(url) == home:
                 response = self._ask_registry(request._replace(url=url), until)
             else:
                 response = self.sender.perform(limited(elsewhere(request, url), until))
-        if url != request.url and origin_of(url) != home:
+        if url != request.url and origin_parts(url) != home:
             if response.status >= 400 and request.method == "GET":
                 # Not the registry's word: its login has nothing to do with this refusal.
                 raise status_error(elsewhere(request, url), response)

@@ -156,22 +156,6 @@ def test_closing_ends_a_pause(server, backend_of):
     assert failures[0].status == 503 or failures[0].kind is FailureKind.CANCELLED
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("7", 7.0),
-        ("100000", retry.RETRY_AFTER_MAX_SECONDS),
-        ("-3", 0.0),
-        ("soon", 0.0),
-        ("", 0.0),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-        ("Fri, 01 Jan 2100 00:00:00 GMT", retry.RETRY_AFTER_MAX_SECONDS),
-    ],
-)
-def test_retry_after(text, seconds):
-    assert retry.retry_after_seconds(text) == seconds
-
-
 def test_the_size_is_asked_for_until_it_is_known(server, backend_of):
     server.script("/blobs", scripted.status(500), times=3)
     reader = backend_of(server).reader("b1")

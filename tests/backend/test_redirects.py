@@ -1,6 +1,6 @@
 import pytest
 
-from nydusd.backend.redirects import RedirectCache, expiry_of, next_url, origin_of
+from nydusd.backend.redirects import RedirectCache, expiry_of, next_url, origin_parts
 from nydusd.base.errors import BackendError
 
 NOW = 1_700_000_000.0
@@ -45,12 +45,12 @@ def test_where_a_redirect_leads(location, scheme, host, url):
 @pytest.mark.parametrize("url", ["", "x", "http:///x", "http://h:99999/", "http://[", "ws://h/"])
 def test_what_is_no_url_to_be_asked(url):
     with pytest.raises(BackendError, match="not a URL"):
-        origin_of(url)
+        origin_parts(url)
 
 
 def test_origins_are_equal_by_what_they_mean():
-    assert origin_of("HTTP://Host/x") == origin_of("http://host:80/y")
-    assert origin_of("https://host/") != origin_of("http://host/")
+    assert origin_parts("HTTP://Host/x") == origin_parts("http://host:80/y")
+    assert origin_parts("https://host/") != origin_parts("http://host/")
 
 
 def test_a_newer_target_is_not_dropped_with_an_older():
