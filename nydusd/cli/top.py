@@ -47,7 +47,7 @@ def top_text(before: Look, now: Look) -> str:
         f"{now.state}  mounts {len(now.mounts)}  requests in flight {now.in_flight}",
         "",
         f"{'MOUNT':<20} {'READS/S':>9} {'DATA/S':>12} {'LATENCY':>9} {'ERRORS':>7} "
-        f"{'LOCAL':>7} {'OPS':>10}",
+        f"{'HITS':>7} {'OPS':>10}",
     ]
     return "\n".join(lines + [text for _, _, text in rows])
 
