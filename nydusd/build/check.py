@@ -88,7 +88,11 @@ def check_image(
         report.findings.append(str(exc))
         return report
     report.blobs = bootstrap.blobs
-    tree = TreeCheck(bootstrap, report, tell)
+    try:
+        tree = TreeCheck(bootstrap, report, tell)
+    except MemoryError:
+        report.findings.append(f"{path}: so large that this machine has no memory to check it")
+        return report
     tree.run()
     report.names = tree.names
     if blob_dir is not None:

@@ -1,4 +1,5 @@
 import gzip
+import os
 import shutil
 from pathlib import Path
 
@@ -182,3 +183,15 @@ def test_each_name_of_a_hard_link_has_a_digest_that_is_checked(tmp_path):
     raw[further[-1]] ^= 1
 
     assert any("does not match its digest" in line for line in findings_of(tmp_path, bytes(raw)))
+
+
+def test_a_bootstrap_larger_than_memory_is_a_finding_and_no_abort(tmp_path):
+    image = ImageV6(blobs=[], superblock={"inos": 1})
+    image.root_directory([(b".", 128, 2), (b"..", 128, 2)])
+    file = tmp_path / "made"
+    file.write_bytes(image.build())
+    os.truncate(file, 1 << 43)
+
+    findings = check_image(file).findings
+
+    assert all("no memory to check it" in line for line in findings)  # none where it is lent
