@@ -21,7 +21,6 @@ from tests.strategies import Tree, deep, make, rich_trees, wide
 from tests.system.control import ask
 from tests.system.daemon import v1_config
 from tests.system.readback import differences, manifest_of
-from tests.system.test_api import shared  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -90,7 +89,7 @@ class Packed:
         assert ask(self.sock, "DELETE", "/api/v1/mount", mountpoint=self.path).status == 204
 
 
-def test_any_tree_comes_back_from_its_image(shared, tmp_path, record_property):  # noqa: F811
+def test_any_tree_comes_back_from_its_image(shared, tmp_path, record_property):
     daemon, sock = shared
     done = 0
     began = time.time()
@@ -168,7 +167,7 @@ def later(tree: Tree) -> Tree:
 
 @pytest.mark.parametrize(("version", "compressor", "chunk_size"), IMAGES)
 def test_a_mount_answers_random_sequences_like_its_source(
-    shared,  # noqa: F811
+    shared,
     tmp_path,
     record_property,
     version,
