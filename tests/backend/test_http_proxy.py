@@ -1,8 +1,13 @@
+import threading
+from pathlib import Path
+
 import pytest
 
 from nydusd.backend.http_proxy import HttpProxyBackend
 from nydusd.base.errors import ConfigError
-from nydusd.config.model import HttpProxy
+from nydusd.config.model import Connection, HttpProxy
+from tests.servers import nginx
+from tests.servers.certificates import Authority
 from tests.servers.scripted import ScriptedServer
 
 BLOB = bytes(range(256)) * 16
@@ -52,3 +57,46 @@ def test_a_refused_address_shows_no_password():
         HttpProxyBackend(HttpProxy("ftp://me:secret@host"))
 
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.skipif(nginx.PROGRAM is None, reason="needs nginx (Debian package nginx-light)")
+def test_many_readers_share_one_connection_to_nginx_over_http_2(tmp_path):
+    (tmp_path / "web" / "blobs").mkdir(parents=True)
+    blob = BLOB * 64
+    (tmp_path / "web" / "blobs" / "b1").write_bytes(blob)
+    authority = Authority(tmp_path / "authority")
+    with nginx.Nginx(
+        tmp_path / "nginx", root=tmp_path / "web", certificate=authority.pair("localhost")
+    ) as server:
+        connection = Connection(ca_cert_files=(str(authority.file),))
+        backend = HttpProxyBackend(HttpProxy(server.url, "/blobs/", connection))
+        wrong = []
+
+        def read_some(number):
+            reader = backend.reader("b1")
+            buffer = bytearray(20_000)
+            for turn in range(5):
+                offset = number * 7000 + turn
+                reader.read_into(buffer, offset)
+                if buffer != blob[offset : offset + len(buffer)]:
+                    wrong.append(offset)
+
+        threads = [threading.Thread(target=read_some, args=(number,)) for number in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        connections = connections_to(server.port)
+        backend.close()
+
+    assert not wrong
+    assert len(server.requests()) == 24 * 5
+    assert all('HTTP/2.0" 206' in line for line in server.requests())
+    assert connections == 1
+
+
+def connections_to(port):
+    """Established connections to *port* of loopback, by the kernel's table."""
+    end = f":{port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[2].endswith(end) and row[3] == "01" for row in rows)

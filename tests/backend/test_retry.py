@@ -1,5 +1,4 @@
 import threading
-import time
 
 import pytest
 
@@ -69,16 +68,13 @@ def test_all_readers_leave_a_server_alone_that_asks_for_it(monkeypatch):
 
 
 def test_closing_ends_a_pause(monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 50.0)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE_SECONDS", 50.0)
+    for name in ("READ_SECONDS", "FIRST_PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(retry, name, 1000.0)  # a test has less
     policy = RetryPolicy(Connection())
-    began = time.monotonic()
     threading.Timer(0.05, policy.close).start()
 
     with pytest.raises(BackendError, match="gone"):
         policy.attempts().fail(broken())
-
-    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize(
