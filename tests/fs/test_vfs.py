@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from nydusd.base.errors import MountError
+from nydusd.fs.pseudo import PseudoFs
 from nydusd.fs.vfs import Vfs
 from nydusd.fuse.deferred import DeferredReads
 from nydusd.fuse.server import Server
@@ -183,3 +184,16 @@ def test_mounts_come_and_go_while_requests_are_served(vfs, deferred):
     assert len(answers) == 3
     assert all(seen <= {0, -errno.ENOENT} for seen in answers)
     assert vfs.collect() == 0
+
+
+def test_slots_of_one_byte_go_round_and_others_are_used_when_there_is_none():
+    vfs = Vfs()
+    filesystem = PseudoFs()
+    for _ in range(600):
+        slot = vfs.mount(filesystem, "/a")
+        assert 0 < slot < 256
+        vfs.umount("/a")
+    slots = [vfs.mount(filesystem, f"/b/{number}") for number in range(300)]
+    assert sorted(slots)[254:] == list(range(255, 301))
+    vfs.umount("/b/7")
+    assert vfs.mount(filesystem, "/b/7") == slots[7]

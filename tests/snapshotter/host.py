@@ -237,6 +237,16 @@ class Host:
         """What a command prints in a running container."""
         return self.ctr("task", "exec", "--exec-id", f"e{number}", name, *command).stdout
 
+    def prepare(self, reference: str) -> Path:
+        """Have the image of *reference* mounted, without a container; where."""
+        rows = self.ctr("snapshot", "--snapshotter", "nydus", "ls").stdout.splitlines()[1:]
+        parents = {row.split()[1] for row in rows if len(row.split()) == 3}
+        (top,) = {row.split()[0] for row in rows} - parents
+        self.ctr("snapshot", "--snapshotter", "nydus", "prepare", "looked-at", top)
+        (daemon,) = self.daemons()
+        found = [i for i in daemon["instances"].values() if i["image_id"] == reference]
+        return Path(found[0]["mountpoint"])
+
     def remove(self, name: str) -> None:
         """End a container and take its snapshot away."""
         self.ctr("task", "rm", "-f", name, check=False)
@@ -331,8 +341,13 @@ def pack(tree: Path, folder: Path) -> tuple[Path, Path]:
     return bootstrap, blob
 
 
-def push_image(registry: Distribution, repository: str, bootstrap: Path, blob: Path) -> str:
-    """Push an image as the converter makes them; its reference."""
+def push_image(
+    registry: Distribution, repository: str, bootstrap: Path, blob: Path, layer: Path | None = None
+) -> str:
+    """Push an image as the converter makes them; its reference.
+
+    With *layer*, an OCI layer in gzip, the blob is only the index of that.
+    """
 
     def descriptor(data: bytes, kind: str, **annotations: str) -> dict[str, Any]:
         digest = f"sha256:{registry.push(repository, data)}"
@@ -343,9 +358,12 @@ def push_image(registry: Distribution, repository: str, bootstrap: Path, blob: P
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
         tar.add(bootstrap, "image/image.boot")
-    layer = gzip.compress(plain.getvalue(), mtime=0)
-    blob_row = descriptor(blob.read_bytes(), BLOB_TYPE, nydus_blob="true")
-    boot_row = descriptor(layer, LAYER_TYPE, nydus_bootstrap="true", nydus_fs_version="6")
+    marks = {"nydus_blob": "true"}
+    if layer is not None:
+        marks["nydus_ref"] = f"sha256:{registry.push(repository, layer.read_bytes())}"
+    blob_row = descriptor(blob.read_bytes(), BLOB_TYPE, **marks)
+    packed = gzip.compress(plain.getvalue(), mtime=0)
+    boot_row = descriptor(packed, LAYER_TYPE, nydus_bootstrap="true", nydus_fs_version="6")
     diffs = [blob_row["digest"], f"sha256:{hashlib.sha256(plain.getvalue()).hexdigest()}"]
     config = {
         "architecture": "amd64",

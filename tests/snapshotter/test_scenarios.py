@@ -22,6 +22,8 @@ import pytest
 
 from tests.snapshotter.host import Host, missing, mounts_below, pack, push_image, state_of
 from tests.system.control import ask
+from tests.system.images import Image
+from tests.system.readback import differences
 from tests.system.succession import Readers
 
 KILLS = int(os.environ.get("NYDUSD_TEST_KILLS", "2"))
@@ -69,6 +71,12 @@ def folder() -> Iterator[Path]:
     left = mounts_below(path)
     assert not left
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def now() -> float:
+    """When the test began: what an image leaves at 0 is shown as a later time."""
+    return time.time()
 
 
 @pytest.fixture
@@ -230,3 +238,15 @@ def test_a_daemon_is_told_what_to_prefetch(make_host, tree, image):
     while ask(socket, "GET", "/api/v1/metrics/blobcache").json["prefetch_data_amount"] == 0:
         assert time.monotonic() < deadline, host.logs()
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "shared"])
+def test_a_reference_to_an_oci_layer_is_served_from_that_layer(folder, reference_images, now, mode):
+    image = Image(reference_images / "v6-targz-ref")
+    index, layer = sorted(image.blobs.iterdir(), key=lambda path: path.stat().st_size)
+    with Host(folder, mode=mode, policy="failover", command=COMMAND) as host:
+        reference = push_image(host.registry, "e2e/zran", image.bootstrap, index, layer)
+        host.pull(reference)
+        assert not differences(host.prepare(reference), image.manifest, now)
+        names = cache_files(host)
+        assert f"{layer.name}.blob.data" in names or f"{index.name}.blob.data" in names, names

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.control import ask
-from tests.system.daemon import Command, mount_id, v1_config
+from tests.system.daemon import Command, mount_id, parse_command, v1_config
 from tests.system.succession import DAEMON, Readers, Succession
 
 KILLS = int(os.environ.get("NYDUSD_TEST_KILLS", "5"))
@@ -252,3 +252,34 @@ def test_a_daemon_without_a_supervisor_says_so(nydusd, packed, serve, tmp_path):
         words = 'Upgrade(DaemonAbnormal(UpgradeManager("MissingSupervisorPath")))'
         assert (reply.status, reply.message) == (500, words)
         assert daemon.is_up()
+
+
+# --- the original daemon, where there is one that hands over (NYDUSD_REFERENCE: its command)
+
+
+@pytest.mark.skipif(
+    "NYDUSD_REFERENCE" not in os.environ,
+    reason="needs NYDUSD_REFERENCE, an original daemon after 2.2.0 (that one hands nothing over)",
+)
+@pytest.mark.parametrize("shared", [False, True], ids=["dedicated", "shared"])
+@pytest.mark.parametrize("first", ["ours", "reference"])
+def test_either_program_follows_the_other(nydusd, packed, tmp_path, first, shared):
+    reference = parse_command(os.environ["NYDUSD_REFERENCE"])
+    commands = [nydusd, reference] if first == "ours" else [reference, nydusd]
+    options = () if shared else dedicated(packed, tmp_path)
+    with Succession(commands[0], tmp_path, options) as mixed:
+        mounted = mixed.mountpoint
+        if shared:
+            config = config_file(packed, tmp_path).read_text()
+            body = {"fs_type": "rafs", "source": str(packed / "bootstrap"), "config": config}
+            reply = ask(mixed.socket, "POST", "/api/v1/mount", body, mountpoint="/a/b")
+            assert reply.status == 204
+            mixed.send()
+            mounted = mounted / "a" / "b"
+        readers = Readers(packed / "tree", mounted)
+        for step in (mixed.upgrade, mixed.fail_over, mixed.upgrade, mixed.fail_over):
+            commands.reverse()
+            step(command=commands[0])
+        report = readers.stop()
+        assert report["failures"] == 0, mixed.log_text()
+        assert report["files"] > 4

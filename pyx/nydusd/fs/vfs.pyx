@@ -54,6 +54,9 @@ cdef extern from *:
     uint16_t u16_load(uint16_t *) noexcept nogil
     void u16_store(uint16_t *, uint16_t) noexcept nogil
 
+cdef enum:
+    NARROW_SLOTS = 255          # of one byte, without the pseudo directories
+
 cdef uint64_t INO_MASK = (1ULL << 48) - 1
 
 if pseudo.MAX_DIRECTORIES != DIRECTORIES:
@@ -328,10 +331,17 @@ cdef class Vfs:
         return len(self.leaving)
 
     def free_slot(self):
-        """The slot that the next mount gets: they are used in turn, not again at once."""
+        """The slot that the next mount gets: they are used in turn, not again at once.
+
+        Those that the reference has too go first: while no more are in use, it can take the mounts
+        over.
+        """
         cdef uint32_t slot = self.last_slot
-        for _ in range(SLOTS - 1):
-            slot = slot % (SLOTS - 1) + 1
+        for _ in range(NARROW_SLOTS):
+            slot = slot % NARROW_SLOTS + 1
+            if self.slots[slot] == NULL:
+                return slot
+        for slot in range(NARROW_SLOTS + 1, SLOTS):
             if self.slots[slot] == NULL:
                 return slot
         raise MountError(f"maximum of {SLOTS - 1} mounts reached")
