@@ -291,6 +291,21 @@ class Endpoints:
             source.lost = 0
             source.slow_until = self._clock() + source.slow_s
 
+    def distrust(self, route: Route) -> bool:
+        """*route* has given bytes that are wrong; whether others are asked before it from now."""
+        with self._lock:
+            source = self._sources[route.number]
+            if source is self._origin:
+                return False
+            now = self._clock()
+            if source is not self._proxy:
+                source.slow_until = now + MOST_SLOW_S
+                return True
+            if self._fallback:
+                source.available = False
+                source.next_check = now + source.interval
+            return self._fallback
+
     def names(self) -> list[str]:
         """How every source is called in messages, by its number."""
         return [

@@ -173,6 +173,10 @@ class HttpReader(BlobReader):
             raise status_error(request, response)
         raise BackendError(f"{request!r}: the reply does not tell the size", FailureKind.RANGE)
 
+    def distrust(self, offset: int, size: int) -> bool:
+        """Tell the sender, who may know another source."""
+        return self._backend.sender.distrust(self._backend.url(self._blob_id), offset, size)
+
     def read_into(self, buffer: Buffer, offset: int, *, background: bool = False) -> None:
         """Fill *buffer* with the bytes at *offset*; *background*: nobody waits for them."""
         rest = memoryview(buffer).cast("B")

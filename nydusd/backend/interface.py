@@ -37,6 +37,14 @@ class BlobReader(ABC):
         an error too. The content of *buffer* is undefined then.
         """
 
+    def distrust(self, offset: int, size: int) -> bool:
+        """Hear that what was read of these bytes is corrupt; whether asking again may help.
+
+        It may where a blob has several sources: the next read asks another one.
+        """
+        del offset, size
+        return False
+
     def stream(self, offset: int) -> Iterator[Buffer]:
         """The bytes from *offset* to the end of the blob, in pieces as they come.
 

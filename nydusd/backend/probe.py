@@ -87,6 +87,11 @@ class _RouteSender:
             )
         )
 
+    def distrust(self, url: str, offset: int, size: int) -> bool:
+        """There is no other source."""
+        del url, offset, size
+        return False
+
     def close(self) -> None:
         """Nothing runs."""
 

@@ -26,6 +26,9 @@ class Sender(Protocol):
         `BackendError.received` bytes of it are good.
         """
 
+    def distrust(self, url: str, offset: int, size: int) -> bool:
+        """Hear that these bytes at *url* came corrupt; whether another source will be asked."""
+
     def close(self) -> None:
         """End what runs in the background."""
 
@@ -39,6 +42,11 @@ class DirectSender:
     def perform(self, request: Request) -> Response:
         """The response of the server itself."""
         return self._transfer.perform(request)
+
+    def distrust(self, url: str, offset: int, size: int) -> bool:
+        """There is no other source."""
+        del url, offset, size
+        return False
 
     def close(self) -> None:
         """Nothing runs."""

@@ -5,6 +5,7 @@ Any thread.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from nydusd.backend.attempt import Attempt
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from nydusd.backend.request import Request, Response, Tls
     from nydusd.backend.transfer import Transfer
     from nydusd.config.model import Connection
+
+REMEMBERED_ANSWERS = 256  # more than are under way at a time
 
 
 class SourcesSender:
@@ -34,6 +37,8 @@ class SourcesSender:
         self._health = HealthChecks(self.endpoints, transfer, tls)
         self._open = not login  # credentials are not asked for
         self._proxied = bool(connection.proxy.url)
+        # Who has delivered what of late: URL, offset, size, route.
+        self._delivered: deque[tuple[str, int, int, Route]] = deque(maxlen=REMEMBERED_ANSWERS)
         self._health.start()
 
     def perform(self, request: Request) -> Response:
@@ -60,7 +65,18 @@ class SourcesSender:
         answer = attempt.run(routes, hedged=not request.background)
         if not known and answer.response.status < 400:
             self._open = True
+        if request.offset is not None:
+            self._delivered.append(
+                (request.url, request.offset, request.wanted_bytes(), answer.route)
+            )
         return answer.response
+
+    def distrust(self, url: str, offset: int, size: int) -> bool:
+        """Ask who has delivered that last after all others; False when nobody else has it."""
+        for known, begin, length, route in reversed(tuple(self._delivered)):
+            if known == url and begin < offset + size and offset < begin + length:
+                return self.endpoints.distrust(route)
+        return False
 
     def close(self) -> None:
         """End the health checks."""

@@ -95,7 +95,17 @@ def fetch_blob_meta(
         kept = kept_blob_meta(info, path)
         if kept is not None:
             return kept
-    reader = HeldRange(reader, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
+    try:
+        return _fetched_blob_meta(info, reader, path)
+    except BlobCorrupt:
+        # A source that lies: another one may have the table right.
+        if not reader.distrust(info.ci_offset, info.ci_compressed_size + HEADER_SIZE):
+            raise
+    return _fetched_blob_meta(info, reader, path)
+
+
+def _fetched_blob_meta(info: BlobInfo, source: BlobReader, path: Path | None) -> BlobMeta:
+    reader = HeldRange(source, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
     header = read_header(info, reader)
     if path is not None:
         try:

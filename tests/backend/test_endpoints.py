@@ -316,3 +316,22 @@ def test_a_route_is_not_shown_with_what_may_be_secret():
 
     assert repr(route) == "Route(mirror 1)"
     assert f"{route}" == "Route(mirror 1)"
+
+
+def test_wrong_bytes_put_a_mirror_behind_the_others_for_a_while(mirrored, clock):
+    first, _, origin = mirrored.routes()
+
+    assert mirrored.distrust(first)
+    assert names(mirrored.routes()) == ["mirror 2", "origin 0", "mirror 1"]
+    assert not mirrored.distrust(origin)
+    clock.now += 80.0
+    assert names(mirrored.routes())[0] == "mirror 1"
+
+
+def test_wrong_bytes_of_a_proxy_send_reads_to_the_origin_where_that_is_allowed(clock):
+    falls_back, stays = proxied(clock), proxied(clock, fallback=False)
+
+    assert falls_back.distrust(falls_back.routes()[0])
+    assert names(falls_back.routes()) == ["origin 0"]
+    assert not stays.distrust(stays.routes()[0])
+    assert names(stays.routes()) == ["proxy 1"]

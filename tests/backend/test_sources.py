@@ -144,3 +144,22 @@ def test_passwords_of_mirrors_and_proxies_are_in_no_error(backend, servers, capl
         read(opened)
 
     assert "hidden" not in str(caught.value) + caplog.text
+
+
+def test_who_has_given_wrong_bytes_is_asked_last(backend, servers):
+    origin, first, second = servers
+    opened = backend(origin, mirrors=(Mirror(first.url), Mirror(second.url)))
+    reader = opened.reader(BLOB)
+    reader.read_into(bytearray(500), 1000)
+
+    assert not reader.distrust(0, 1000)  # nobody has delivered that
+    assert reader.distrust(1400, 10)
+    reader.read_into(bytearray(500), 1000)
+    assert [len(server.requests) for server in servers] == [0, 1, 1]
+
+
+def test_with_one_source_there_is_nobody_else_to_ask(backend, servers):
+    reader = backend(servers[0]).reader(BLOB)
+    reader.read_into(bytearray(500), 1000)
+
+    assert not reader.distrust(1000, 500)

@@ -132,7 +132,7 @@ FAULTS = (
     row(faults.empty_body),
     row(faults.long_body),
     row(faults.endless_body),
-    row(faults.corrupt_body, mirrored=EIO),
+    row(faults.corrupt_body),
     row(faults.other_range),
     row(faults.no_content_range, SERVED),
     row(faults.garbled_content_range),

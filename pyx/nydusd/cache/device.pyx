@@ -132,9 +132,19 @@ cdef class Device:
     cdef int fetch_with_gil(self, const ChunkSpan *spans, uint32_t count,
                             const ChunkSpan *following, uint32_t following_count,
                             ReadTarget *target) noexcept with gil:
-        """The gate up: whatever goes wrong before the answer becomes -errno."""
+        """The gate up: whatever goes wrong before the answer becomes -errno.
+
+        Corrupt chunks are asked for once more where another source may have them right.
+        """
         cdef FetchedRead work
         try:
+            try:
+                work = FetchedRead(self)
+                return work.run(spans, count, following, following_count, target)
+            except ChunkCorrupt as exc:
+                if not exc.elsewhere:
+                    raise
+                logger.warning("%s; another source is asked", exc)
             work = FetchedRead(self)
             return work.run(spans, count, following, following_count, target)
         except BaseException as exc:

@@ -28,9 +28,9 @@ from nydusd.cache.cached_blob cimport (
 )
 from nydusd.cache.decode cimport Decoder
 from nydusd.cache.plan cimport (
-    CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk, Range,
-    Window, gap_limit, in_window, merge_ranges, open_window, same_unit, sort_chunks, unit_end,
-    widen_window,
+    CHUNK_BAD, CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk,
+    Range, Window, gap_limit, in_window, merge_ranges, open_window, same_unit, sort_chunks,
+    unit_end, widen_window,
 )
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
@@ -345,7 +345,24 @@ cdef class Fetch:
         finally:
             free(wanted)
         self.decode(True)
-        return self.decoder.raise_bad(self.chunks, self.count)
+        try:
+            return self.decoder.raise_bad(self.chunks, self.count)
+        except ChunkCorrupt as exc:
+            exc.elsewhere = self.distrust_bad()
+            raise
+
+    cdef bint distrust_bad(self) except -1:
+        """Tell the backend which ranges were corrupt; whether it has another source for them."""
+        cdef uint32_t i
+        cdef uint32_t c
+        cdef bint elsewhere = False
+        for i in range(self.range_count):
+            for c in range(self.ranges[i].first, self.ranges[i].first + self.ranges[i].count):
+                if self.chunks[c].state & CHUNK_BAD:
+                    if self.blob.reader.distrust(self.ranges[i].offset, self.ranges[i].size):
+                        elsewhere = True
+                    break
+        return elsewhere
 
     cdef int decode_rest(self) except -1:
         return self.decode(False)
