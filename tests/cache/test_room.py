@@ -10,12 +10,14 @@ from nydusd.cache.device import Device
 from nydusd.cache.evict import bytes_by_stamp, evict, ignore_lease_breaks
 from nydusd.cache.files import DATA_SUFFIXES
 from nydusd.cache.pool import open_blob
+from nydusd.cache.recent_units import forget_units, remember_unit
 from nydusd.cache.room import CacheRoom, remove_closed
 from nydusd.cache.span_reader import read_spans
 from nydusd.cache.uses import stamp_now
 from nydusd.rafs.blobs import Compressor
 from tests.cache.made import MadeBackend, MadeBlob, policy
 from tests.cache.made_units import UnitBlob
+from tests.cache.made_zran import ZranBlob
 
 LIMIT = 1 << 20
 LATER = 0xFFFFFFFF
@@ -300,3 +302,38 @@ def test_chunks_that_share_stored_bytes_go_together(tmp_path):
     assert ready(filled) == list(range(4, 12))
     read(filled, blob, *range(12))
     filled.close()
+
+
+IN_OFFSET, IN_LEN = 0, 3  # of a context of a gzip layer
+RECENT_BYTES = 8 << 20
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_stretches_of_a_layer_that_overlap_do_not_take_each_others_bytes(tmp_path, gone):
+    chunks = [random.Random(i).randbytes(50_000) for i in range(3)]
+    blob = ZranBlob(chunks, contexts=(1, 1, 1))
+    for row in blob.table[:2]:
+        row[IN_LEN] += 20_000  # as where a deflate block begins long before the next chunk
+    blob.seal()
+    blob.places = [
+        (row[IN_OFFSET], row[IN_LEN], place[2])
+        for row, place in zip(blob.table, blob.places, strict=True)
+    ]
+    backend = MadeBackend(blob)
+    filled = limited(blob, backend, tmp_path, compressed=True)
+    kept = [index for index in range(3) if index != gone]
+    read(filled, blob, gone)
+    old = stamp_now()
+    next_stamp()
+    read(filled, blob, *kept)
+    assert evict(filled.blobs[0], old, ALL) > 0
+    assert ready(filled) == kept
+    requests = len(backend.data_requests(blob))
+    remember_unit("another blob", 0, bytearray(RECENT_BYTES))  # and none of this one
+    read(filled, blob, *kept)
+    filled.close()
+    filled = limited(blob, backend, tmp_path, compressed=True)
+    read(filled, blob, *kept)
+    assert len(backend.data_requests(blob)) == requests
+    filled.close()
+    forget_units("another blob")

@@ -132,14 +132,43 @@ def evict(CachedBlob blob, uint32_t up_to, uint64_t wanted):
     return freed
 
 
+cdef void leave_neighbours(CachedBlob blob, uint32_t index, Use *use) noexcept nogil:
+    """Take out of *use*, the bytes of chunk *index*, what the units beside its own need as well.
+
+    Stretches of a gzip layer overlap where a deflate block is longer than what lies between two
+    chunks. Whether the neighbour is here does not matter: it may be written in this moment.
+    """
+    cdef ChunkPlace own
+    cdef ChunkPlace other
+    cdef uint64_t start = use.offset
+    cdef uint64_t end = use.offset + use.size
+    cdef uint32_t first = index
+    cdef uint32_t last = end_of_unit(blob, index)
+    if not blob.compressed or blob.meta is None or blob.meta.chunk(index, &own) != 0:
+        return
+    while first > 0 and blob.meta.chunk(first - 1, &other) == 0 and same_unit(&own, &other):
+        first -= 1
+    if first > 0 and blob.meta.chunk(first - 1, &other) == 0:
+        start = max(start, min(end, other.compressed_offset + other.compressed_size))
+    if last < blob.uses.count and blob.meta.chunk(last, &other) == 0:
+        end = min(end, max(start, other.compressed_offset))
+    use.offset = start
+    use.size = <uint32_t>(end - start)
+
+
 cdef int remove(CachedBlob blob, list taken) except -1:
     """Bits first, bytes second; the chunks are claimed, and the file is nobody else's."""
     cdef Use use
     cdef uint32_t index
+    cdef uint32_t unit_end = 0      # whole units are taken, one after the other
     blob.durable.drop(taken)
-    for index in taken:
-        if find_use(blob, index, &use):
-            blob.file.punch(use.offset, use.size)
-        blob.uses.rows[index].stamp = 0
-    blob.uses.raise_evictions()
+    try:
+        for index in taken:
+            if index >= unit_end and find_use(blob, index, &use):
+                unit_end = end_of_unit(blob, index)
+                leave_neighbours(blob, index, &use)
+                blob.file.punch(use.offset, use.size)
+            blob.uses.rows[index].stamp = 0
+    finally:
+        blob.uses.raise_evictions()
     return 0
