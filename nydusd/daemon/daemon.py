@@ -15,7 +15,7 @@ from nydusd.cache.metered import metered_opener
 from nydusd.cache.pool import BlobPool
 from nydusd.daemon.errors import NotSupported
 from nydusd.daemon.events import Events
-from nydusd.daemon.mount_request import MountKind, MountRequest
+from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
 from nydusd.daemon.mounts import Mount, Mounts
 from nydusd.daemon.process import EndRequest
 from nydusd.daemon.runtime_settings import RuntimeSettings
@@ -58,6 +58,7 @@ class Daemon:
         self.pool = BlobPool(metered_opener(self.events.record))
         self.mounts = Mounts(self.vfs, self.pool, start_time=time.time())
         self.upgrade: Transfers | None = None
+        self.restored: set[str] = set()  # mountpoints taken over; guarded by the control thread
         self.runtime_settings = RuntimeSettings(self.mounts)
         self._end = end
         self._leaves_mount = False
@@ -123,7 +124,18 @@ class Daemon:
     # --- what the API asks for, on the control thread
 
     def mount(self, request: MountRequest) -> Mount:
-        """Serve what *request* names."""
+        """Serve what *request* names.
+
+        A mount that was taken over may be asked for again: a supervisor that restarts does so, and
+        would give the daemon up. What is there already is the answer, if it is the same.
+        """
+        present = self.mounts.list().get(request.mountpoint)
+        if present is None or request.mountpoint not in self.restored:
+            return self.mounts.mount(request)
+        # Compared as they are meant: the text may be written in another way.
+        if present.request._replace(config_text="") == request._replace(config_text=""):
+            logger.info("%s is mounted since the takeover", request.mountpoint)
+            return present
         return self.mounts.mount(request)
 
     def remount(self, request: MountRequest) -> Mount:
@@ -133,6 +145,7 @@ class Daemon:
     def umount(self, mountpoint: str) -> None:
         """Take *mountpoint* away at once; who is inside keeps what it needs."""
         self.mounts.umount(mountpoint, 0)
+        self.restored.discard(normal_mountpoint(mountpoint))
 
     def start_service(self) -> None:
         """Serve a session that was taken over."""

@@ -139,6 +139,7 @@ class Upgrade:
         # A mount moves the counter of slots; what comes next is what the other would have taken.
         daemon.vfs.restore((state.last_slot, (state.next_directory, directories)))
         taken = {mount.mountpoint for mount in state.mounts}
+        daemon.restored = set(done)
         for request in early:
             if request.mountpoint not in taken:
                 daemon.mounts.mount(request)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from tests.system.daemon import v1_config
 from tests.system.images import Image
 
-TIMEOUT_S = 10
+TIMEOUT_S = 20
 WAIT_S = 20
 
 

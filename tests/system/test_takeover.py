@@ -11,6 +11,8 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,50 @@ def test_mounts_of_a_shared_daemon_come_back_at_their_paths(nydusd, packed, tmp_
         assert list((shared.mountpoint / "a").iterdir()) == []
         assert ask(shared.socket, "POST", "/api/v1/mount", body, mountpoint="/a").status == 204
         assert (shared.mountpoint / "a" / name).exists()
+
+
+def test_a_mount_that_was_taken_over_may_be_asked_for_again(nydusd, packed, tmp_path):
+    config = config_file(packed, tmp_path).read_text()
+    body = {"fs_type": "rafs", "source": str(packed / "bootstrap"), "config": config}
+    other = {**body, "config": config.replace('"enable_xattr": true', '"enable_xattr": false')}
+    assert other != body
+
+    def mount(what: dict) -> int:
+        return ask(shared.socket, "POST", "/api/v1/mount", what, mountpoint="/a").status
+
+    with Succession(nydusd, tmp_path) as shared:
+        assert mount(body) == 204
+        assert mount(body) == 500
+        shared.send()
+        shared.fail_over()
+        assert mount(body) == 204
+        assert mount(other) == 500
+        assert ask(shared.socket, "DELETE", "/api/v1/mount", mountpoint="/a").status == 204
+        assert mount(body) == 204
+        assert mount(body) == 500
+
+
+def test_a_supervisor_that_hangs_holds_up_nothing_but_the_takeover(one, packed):
+    one.process.kill()
+    one.process.wait()
+    one.launch()
+    one.await_state("INIT")
+    released = threading.Event()
+    one.supervisor.play(lambda _connection: released.wait(60))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(one.ask, "PUT", DAEMON + "/fuse/takeover")
+        for _ in range(5):
+            assert one.state() == "INIT"
+        assert not waiting.done()
+        reply = waiting.result()
+    released.set()
+    assert reply.status == 500
+    assert "RecvFd(Os { code: 110, kind: TimedOut" in reply.message
+    one.take_over()
+    one.serve()
+    name = Path("d1/f1")
+    found = (one.mountpoint / name).read_bytes()
+    assert found == (packed / "tree" / name).read_bytes()
 
 
 def test_an_image_that_is_gone_does_not_keep_the_others(nydusd, packed, tmp_path):
