@@ -322,3 +322,17 @@ def test_a_large_chunk_is_had_and_checked_once_for_all_parts_of_it(tmp_path, kep
     assert first + b"".join(rest) == plain
     assert len(backend.data_requests(blob)) == 1
     with_parts.close()
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_chunk_at_hand_is_not_given_to_an_image_that_means_another_one(tmp_path, validate):
+    blob = MadeBlob([os.urandom(1 << 18), os.urandom(1 << 18)], version=5)
+    policy = CachePolicy(tmp_path if validate else None, False, validate, True)
+    cached = open_blob(blob.info, MadeBackend(blob), policy)
+    honest = Device([cached], 0, cached.close)
+    lying = Device([cached], 0)
+    lie = blob.span(1)._replace(chunk_index=0)
+    assert read_spans(lying, [lie]) == blob.chunks[1]
+    assert read_spans(honest, [blob.span(0)]) == blob.chunks[0]
+    assert read_spans(lying, [lie]) == blob.chunks[1]
+    honest.close()

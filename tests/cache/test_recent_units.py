@@ -31,12 +31,15 @@ def test_what_was_used_last_stays_within_8_mib(blob):
     assert [find_unit(blob, number) is not None for number in (0, 2, 3, 4)] == [True] * 4
 
 
-def test_a_unit_larger_than_all_room_drives_nothing_out(blob):
+def test_a_unit_larger_than_all_room_is_kept_alone_until_the_next_one(blob):
     remember_unit(blob, 0, bytearray(1))
     remember_unit(blob, 1, bytearray(9 * MIB))
 
+    assert find_unit(blob, 1) is not None
+    assert find_unit(blob, 0) is None
+    remember_unit(blob, 2, bytearray(1))
     assert find_unit(blob, 1) is None
-    assert find_unit(blob, 0) is not None
+    assert find_unit(blob, 2) is not None
 
 
 def test_the_units_of_a_closed_blob_are_gone_and_make_room(blob):

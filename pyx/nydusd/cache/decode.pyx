@@ -9,7 +9,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndS
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 cimport cython
 
@@ -41,12 +41,24 @@ cdef enum:
     # A unit's plain bytes stay whole while its chunks are in use, unless these are less of it than
     # one part in so many: then they are copied, so that what a read holds follows what it asks for.
     HELD_WHOLE = 4
+    # What was checked when a large chunk was remembered follows its bytes: stored offset, digest.
+    # Of v5 images each tells itself what chunk *n* of a blob is, and another one may lie.
+    PLACE_BYTES = 8
+    CLAIM_BYTES = PLACE_BYTES + DIGEST_BYTES
 
 
 cdef bint is_due(const Chunk *chunk, bint needed) noexcept nogil:
     """Whether *chunk* was had from the backend, is *needed* (or not), and is not decoded yet."""
     return (chunk.state & (CHUNK_WANTED | CHUNK_PLAIN | CHUNK_BAD | CHUNK_DECODED) == CHUNK_WANTED
             and (chunk.state & CHUNK_NEEDED != 0) == needed)
+
+
+cdef void write_claim(const Chunk *chunk, uint8_t *out) noexcept nogil:
+    """What the image promises of *chunk*, in CLAIM_BYTES."""
+    memcpy(out, &chunk.place.compressed_offset, PLACE_BYTES)
+    memset(out + PLACE_BYTES, 0, DIGEST_BYTES)
+    if chunk.digest != NULL:
+        memcpy(out + PLACE_BYTES, chunk.digest, DIGEST_BYTES)
 
 
 @cython.final
@@ -122,8 +134,13 @@ cdef class Decoder:
 
     cdef bint recall(self, Chunk *chunk) except -1:
         """Whether *chunk* is among those that were decoded, and checked, last."""
+        cdef uint8_t claim[CLAIM_BYTES]
+        cdef uint64_t size = chunk.place.uncompressed_size
         cdef bytearray plain = find(self.blob.counters, chunk.index)
-        if plain is None or <uint64_t>len(plain) < chunk.place.uncompressed_size:
+        if plain is None or <uint64_t>len(plain) != size + CLAIM_BYTES:
+            return False
+        write_claim(chunk, claim)
+        if memcmp(PyByteArray_AS_STRING(plain) + size, claim, CLAIM_BYTES) != 0:
             return False
         self.buffers.append(plain)
         chunk.plain = <uint8_t *>PyByteArray_AS_STRING(plain)
@@ -132,10 +149,16 @@ cdef class Decoder:
 
     cdef int keep_at_hand(self, const Chunk *chunk) except -1:
         """Remember a large chunk that is needed and good, with bytes of its own."""
+        cdef bytearray plain
+        cdef uint8_t *target
         if chunk.state & (CHUNK_NEEDED | CHUNK_PLAIN) == CHUNK_NEEDED | CHUNK_PLAIN \
                 and self.is_large(chunk) and find(self.blob.counters, chunk.index) is None:
-            remember(self.blob.counters, chunk.index, PyByteArray_FromStringAndSize(
-                <const char *>chunk.plain, chunk.place.uncompressed_size))
+            plain = PyByteArray_FromStringAndSize(
+                NULL, chunk.place.uncompressed_size + CLAIM_BYTES)
+            target = <uint8_t *>PyByteArray_AS_STRING(plain)
+            memcpy(target, chunk.plain, chunk.place.uncompressed_size)
+            write_claim(chunk, target + chunk.place.uncompressed_size)
+            remember(self.blob.counters, chunk.index, plain)
         return 0
 
     cdef bint keeps_no_plain(self) noexcept nogil:
@@ -149,8 +172,8 @@ cdef class Decoder:
         if not chunks[0].place.flags & CHUNK_SHARES_UNIT:
             return False
         plain = find(self.blob.lock, chunks[0].place.context_index)
-        if plain is None:
-            return False
+        if plain is None or <uint64_t>len(plain) != chunks[0].place.context_size:
+            return False        # a table that was renewed may tell another size
         self.buffers.append(plain)
         for i in range(count):
             chunks[i].plain = (<uint8_t *>PyByteArray_AS_STRING(plain)

@@ -25,11 +25,12 @@ cdef bytearray find(object blob, uint32_t index):
 
 cdef int remember(object blob, uint32_t index, bytearray plain) except -1:
     global recent_bytes
-    if <uint64_t>len(plain) > RECENT_BYTES or find(blob, index) is not None:
+    if find(blob, index) is not None:
         return 0
     recent.append((blob, index, plain))
     recent_bytes += len(plain)
-    while recent_bytes > RECENT_BYTES:
+    # One alone may be larger (16 MiB at most): a read of 128 KiB would decode all of it again.
+    while recent_bytes > RECENT_BYTES and len(recent) > 1:
         recent_bytes -= len(recent.pop(0)[2])
     return 0
 
