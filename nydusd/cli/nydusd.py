@@ -116,6 +116,10 @@ def _become_daemon(arguments: "Arguments") -> int:
     apisock = arguments.text("apisock")
     if apisock is not None:
         return _become_daemon_with_api(arguments, apisock)
+    if arguments.flag("upgrade"):
+        from nydusd.base.errors import ConfigError
+
+        raise ConfigError("--upgrade needs --apisock: the takeover is asked for there")
     from nydusd.cli.settings import settings_of
 
     settings = settings_of(arguments, os.environ)

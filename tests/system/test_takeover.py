@@ -19,6 +19,7 @@ import pytest
 
 from tests.system.control import ask
 from tests.system.daemon import Command, mount_id, parse_command, v1_config
+from tests.system.images import GOLDEN, Image
 from tests.system.succession import DAEMON, Readers, Succession
 
 KILLS = int(os.environ.get("NYDUSD_TEST_KILLS", "5"))
@@ -298,6 +299,14 @@ def test_a_daemon_without_a_supervisor_says_so(nydusd, packed, serve, tmp_path):
         words = 'Upgrade(DaemonAbnormal(UpgradeManager("MissingSupervisorPath")))'
         assert (reply.status, reply.message) == (500, words)
         assert daemon.is_up()
+
+
+def test_a_successor_without_a_control_socket_is_refused_and_mounts_nothing(serve):
+    daemon = serve(Image(GOLDEN / "v6-zstd"), options=("--upgrade",))
+    daemon.launch()
+    assert daemon.wait() == 1
+    assert "--upgrade needs --apisock" in daemon.text
+    assert mount_id(daemon.mountpoint) is None
 
 
 # --- the original daemon, where there is one that hands over (NYDUSD_REFERENCE: its command)
