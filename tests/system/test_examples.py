@@ -12,7 +12,11 @@ from tests.servers.distribution import PROGRAM
 from tests.servers.nginx import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = {"nydusd": "nydusd.cli.nydusd", "nydus-image": "nydusd.cli.nydus_image"}
+PROGRAMS = {
+    "nydusd": "nydusd.cli.nydusd",
+    "nydus-image": "nydusd.cli.nydus_image",
+    "nydusctl": "nydusd.cli.nydusctl",
+}
 WAIT_FOR_MOUNT = """
 tries=0
 until mountpoint -q {mount}; do
@@ -83,7 +87,8 @@ def test_the_tour_of_the_readme_can_be_followed(programs, tmp_path):
     tour = text.split("## A tour of five minutes", 1)[1].split("\n## ", 1)[0]
     blocks = re.findall(r"^```(sh|toml)\n(.*?)^```$", tour, re.M | re.S)
     folder = tmp_path / "tour"
-    script = ["set -eu"]
+    # A daemon that a failure leaves behind would hold the pipe open that is read here.
+    script = ["set -eu", "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT"]
     for language, block in blocks:
         if language == "toml":
             script.append(f"cat >/tmp/tour/nydusd.toml <<'END'\n{block}END")
