@@ -99,7 +99,9 @@ class ChunkCorrupt(BlobCorrupt):
 
     def __init__(self, blob_id: str, chunk_index: int, what: str) -> None:
         super().__init__(f"blob {blob_id}: chunk {chunk_index}: {what}")
-        self.elsewhere = False  # set where another source of the blob is asked from now on
+        self.elsewhere = (
+            False  # set where it is looked for elsewhere from now on: worth another try
+        )
 
 
 class CacheError(NydusError):

@@ -465,6 +465,22 @@ def test_a_broken_blob_meta_is_fetched_again(tmp_path, content):
     with_cache.close()
 
 
+@pytest.mark.parametrize("bit", [0, 9, 17, 33, 42, 47])
+def test_a_flipped_bit_in_a_kept_blob_meta_costs_a_request_and_no_error(tmp_path, caplog, bit):
+    blob = MadeBlob([bytes([n]) * 6000 + os.urandom(99) for n in range(4)])
+    backend = MadeBackend(blob)
+    meta = bytearray(blob.ci.ljust(4096, b"\0") + blob.data[-4096:])
+    stored = 24 * 2 + 8 + bit // 8  # word 1 of chunk 2: 40 bits of its stored offset, then its size
+    meta[stored] ^= 1 << bit % 8
+    path = tmp_path / f"{blob.blob_id}.blob.meta"
+    path.write_bytes(meta)
+    with_cache = device(blob, backend, tmp_path)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    assert path.read_bytes() == blob.ci.ljust(4096, b"\0") + blob.data[-4096:]
+    assert len([request for request in backend.requests if request[0] >= blob.data_size]) <= 2
+    with_cache.close()
+
+
 def test_a_blob_of_another_image_is_an_error_at_the_first_read(tmp_path, caplog):
     blob = MadeBlob(chunks())
     blob.data[-4096 + 12] ^= 1

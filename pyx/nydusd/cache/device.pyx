@@ -134,7 +134,8 @@ cdef class Device:
                             ReadTarget *target) noexcept with gil:
         """The gate up: whatever goes wrong before the answer becomes -errno.
 
-        Corrupt chunks are asked for once more where another source may have them right.
+        Corrupt chunks are asked for once more where another source, or another table of where they
+        lie, may have them right.
         """
         cdef FetchedRead work
         try:
@@ -144,7 +145,7 @@ cdef class Device:
             except ChunkCorrupt as exc:
                 if not exc.elsewhere:
                     raise
-                logger.warning("%s; another source is asked", exc)
+                logger.warning("%s; it is asked for once more", exc)
             work = FetchedRead(self)
             return work.run(spans, count, following, following_count, target)
         except BaseException as exc:

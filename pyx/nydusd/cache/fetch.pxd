@@ -64,6 +64,7 @@ cdef class Fetch:
                               uint32_t needed) except -1
     cdef int decode(self, bint needed) except -1
     cdef bint distrust_bad(self) except -1
+    cdef bint renew_table(self) except -1
     cdef int get_range(self, const Range *wanted) except -1
     cdef int get_exactly(self, uint32_t first, uint32_t count) except -1
     cdef int read_range(self, const Range *wanted) except -1

@@ -32,10 +32,10 @@ from nydusd.cache.plan cimport (
     Range, Window, gap_limit, in_window, merge_ranges, open_window, same_unit, sort_chunks,
     unit_end, widen_window,
 )
-from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, ChunkPlace
+from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, CHUNK_ZRAN, ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
 
-from nydusd.base.errors import BackendError, ChunkCorrupt, FailureKind
+from nydusd.base.errors import BackendError, BlobCorrupt, ChunkCorrupt, FailureKind
 from nydusd.rafs.blobs import BlobFeature
 
 
@@ -77,6 +77,13 @@ cdef void give_back_memory(uint64_t size, int busy) noexcept:
     if fetched_bytes >= GIVE_BACK_BYTES and busy == 0:
         fetched_bytes = 0
         malloc_trim(0)
+
+
+cdef bint is_same_place(const ChunkPlace *a, const ChunkPlace *b) noexcept nogil:
+    return (a.compressed_offset == b.compressed_offset and a.compressed_size == b.compressed_size
+            and a.uncompressed_size == b.uncompressed_size and a.flags == b.flags
+            and a.crc32 == b.crc32 and a.context_index == b.context_index
+            and a.context_offset == b.context_offset and a.context_size == b.context_size)
 
 
 @cython.final
@@ -348,8 +355,29 @@ cdef class Fetch:
         try:
             return self.decoder.raise_bad(self.chunks, self.count)
         except ChunkCorrupt as exc:
-            exc.elsewhere = self.distrust_bad()
+            exc.elsewhere = self.distrust_bad() or self.renew_table()
             raise
+
+    cdef bint renew_table(self) except -1:
+        """Whether a bad chunk lies elsewhere by a table fetched anew: the kept one was damaged."""
+        cdef ChunkPlace place
+        cdef uint32_t i
+        if self.blob.meta is None:
+            return False
+        try:
+            if not self.blob.renew_description():
+                return False
+        except (BackendError, BlobCorrupt) as exc:
+            logger.warning("blob %s: its table of chunks cannot be fetched again: %s",
+                           self.blob.info.blob_id, exc)
+            return False
+        for i in range(self.count):
+            if self.chunks[i].state & CHUNK_BAD and (
+                    self.blob.meta.chunk(self.chunks[i].index, &place) != 0
+                    or place.flags & CHUNK_ZRAN     # its dictionary is in the table as well
+                    or not is_same_place(&place, &self.chunks[i].place)):
+                return True
+        return False
 
     cdef bint distrust_bad(self) except -1:
         """Tell the backend which ranges were corrupt; whether it has another source for them."""
