@@ -55,7 +55,7 @@ def read_partitions(read: Callable[[int, int], bytes], size: int, sector: int) -
     for name, lba in (("first", 1), ("backup", size // sector - 1)):
         try:
             return read_table(read, size, sector, lba)
-        except BrokenTable as exc:
+        except (BrokenTable, OSError) as exc:  # the second: a sector that cannot be read
             problems.append(f"{name} table: {exc}")
     raise BrokenTable("; ".join(problems))
 

@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 import struct
 
@@ -31,6 +33,18 @@ def test_a_damaged_first_table_is_read_from_its_backup(place):
     image = bytearray(disk(PARTS))
     image[place] ^= 0xFF
     assert [found.name for found in partitions(bytes(image))] == ["one", "zwei \u00e4"]
+
+
+@pytest.mark.parametrize("unreadable", [SECTOR, 2 * SECTOR])
+def test_a_first_table_on_sectors_that_cannot_be_read_is_read_from_its_backup(unreadable):
+    image = disk(PARTS)
+
+    def read(offset: int, size: int) -> bytes:
+        if offset <= unreadable < offset + size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return image[offset : offset + size]
+
+    assert len(read_partitions(read, len(image), SECTOR)) == len(PARTS)
 
 
 @pytest.mark.parametrize(
