@@ -27,7 +27,7 @@ READ: Final = 4  # index of reads among the operations
 # (name, type, help, key in the JSON table)
 CACHE_SERIES: Final = (
     ("partial_hits", "counter", "Reads answered from the cache file", "partial_hits"),
-    ("whole_hits", "counter", "Reads answered from the cache file after all", "whole_hits"),
+    ("whole_hits", "counter", "Always 0: all hits are partial ones", "whole_hits"),
     ("total_requests", "counter", "Reads that reached the cache", "total"),
     ("entries_count", "counter", "Chunks that this daemon has put on local disk", "entries_count"),
     ("prefetch_data_bytes", "counter", "Bytes prefetched", "prefetch_data_amount"),

@@ -147,7 +147,7 @@ def cache_metrics(mounts: list[Mount]) -> dict[str, Any]:
         "underlying_files": [f"{blob.info.blob_id}.blob.data" for blob in blobs],
         "store_path": cache.filecache.work_dir if cache.filecache is not None else "",
         "partial_hits": hits,
-        "whole_hits": 0,
+        "whole_hits": 0,  # by a second, slower way to the cache file, which there is not
         "total": hits + sum(each["misses"] for each in counted),
         "entries_count": sum(each["kept_chunks"] for each in counted),
         **prefetch_metrics(mounts, counted),

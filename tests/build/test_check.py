@@ -107,6 +107,22 @@ def test_a_reference_to_a_layer_has_no_findings_with_its_blobs(name):
     assert check_image(folder / "bootstrap", folder / "blobs").findings == []
 
 
+GOLDEN_IMAGES = sorted(
+    path
+    for path in (*(GOLDEN / "images").iterdir(), *(GOLDEN / "bootstraps").iterdir())
+    if path.is_dir()
+)
+
+
+@pytest.mark.parametrize("folder", GOLDEN_IMAGES, ids=lambda folder: folder.name)
+def test_a_golden_image_has_no_findings_with_its_blobs(folder):
+    bootstrap = folder / "bootstrap"
+    if not bootstrap.exists():
+        (bootstrap,) = (folder / "blobs").iterdir()  # a blob that holds its own
+
+    assert check_image(bootstrap, folder / "blobs").findings == []
+
+
 def test_what_is_no_image_is_one_finding(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"no image" * 1000)

@@ -1,7 +1,7 @@
 """Make the images in `images/` that the reference's builder of 2.2.0 cannot: by rewriting one.
 
 `python -m tests.golden.make_kinds`, after `make_images`: packs the chunks of `v6-none` anew and
-patches the blob table, from the format's description alone.
+patches the blob and the chunk table, from the format's description alone.
 """
 
 from __future__ import annotations
@@ -24,13 +24,23 @@ BATCH_BYTES = 0x2000
 BLOB_TABLE = 4096  # one blob: its entry is the first thing behind the superblock's block
 ZSTD, GZIP = 3, 2
 ALIGNED, V2, BATCH, ENCRYPTED, CAP_TAR_TOC = 1, 4, 0x80, 0x100, 0x40000000
-FLAG_COMPRESSED, FLAG_BATCH, FLAG_ENCRYPTED = 1, 4, 8
+FLAG_COMPRESSED, FLAG_BATCH, FLAG_ENCRYPTED = 1, 4, 8  # of an entry of the CI array
+RECORD_COMPRESSED, RECORD_ENCRYPTED = 1, 4  # of a record of the chunk table
+RECORD_SIZE = 80
 COMPRESSORS = 0x1 | 0x2 | 0x40 | 0x80  # of the superblock's flags
 CIPHERS = 0x1000000 | 0x2000000
 
 
+class Place(NamedTuple):
+    """Where a chunk is in the blob, as the chunk table has it; nowhere when it is in a batch."""
+
+    flags: int = 0
+    size: int = 0  # bytes
+    offset: int = 0
+
+
 class Packed(NamedTuple):
-    """A blob and what the blob table says of it."""
+    """A blob and what the tables of the bootstrap say of it."""
 
     data: bytes
     compressor: int
@@ -38,6 +48,7 @@ class Packed(NamedTuple):
     ci_offset: int
     ci_stored: int
     ci_plain: int
+    places: list[Place]  # of the chunks in their order
 
 
 def plain_chunks() -> list[bytes]:
@@ -68,6 +79,7 @@ def header(entries: int, packed_at: int, stored: int, plain: int, contexts: int)
 def units(*, batched: bool, encrypted: bool) -> Packed:
     """Chunks in batches and by themselves, zstd."""
     data, entries, contexts = bytearray(), [], []
+    places: list[Place] = []
     waiting: list[tuple[int, bytes]] = []  # plain offset, chunk
     offset = 0
 
@@ -86,6 +98,7 @@ def units(*, batched: bool, encrypted: bool) -> Packed:
             flags = FLAG_BATCH | FLAG_COMPRESSED | FLAG_ENCRYPTED * encrypted
             first = at >> 12 | (len(chunk) - 1) << 32 | flags << 56
             entries.append(struct.pack("<QQQ", first, len(data), len(contexts) << 32 | inside))
+            places.append(Place())
             inside += len(chunk)
         contexts.append(struct.pack("<II", len(stored), len(content)).ljust(40, b"\0"))
         data.extend(stored)
@@ -99,8 +112,10 @@ def units(*, batched: bool, encrypted: bool) -> Packed:
         else:
             close_batch()
             stored = seal(chunk)
-            flags = FLAG_ENCRYPTED * encrypted
-            flags |= FLAG_COMPRESSED if len(stored) != max(len(chunk), 18 * encrypted) else 0
+            compressed = len(stored) != max(len(chunk), 18 * encrypted)
+            flags = FLAG_ENCRYPTED * encrypted | FLAG_COMPRESSED * compressed
+            told = RECORD_ENCRYPTED * encrypted | RECORD_COMPRESSED * compressed
+            places.append(Place(told, len(stored), len(data)))
             first = offset >> 12 | (len(chunk) - 1) << 32 | flags << 56
             entries.append(struct.pack("<QQQ", first, len(data) | len(stored) << 40, 0))
             data += stored
@@ -111,12 +126,16 @@ def units(*, batched: bool, encrypted: bool) -> Packed:
     head = header(len(entries), len(data), len(table), len(plain), len(contexts))
     features = ALIGNED | V2 | CAP_TAR_TOC | BATCH * bool(contexts) | ENCRYPTED * encrypted
     blob = bytes(data) + table + (xts(head) if encrypted else head)
-    return Packed(blob, ZSTD, features, len(data), len(table), len(plain))
+    return Packed(blob, ZSTD, features, len(data), len(table), len(plain), places)
 
 
 def members() -> Packed:
-    """Each chunk a gzip member whose stored size is told as more than it has (legacy eStargz)."""
+    """Each chunk a gzip member whose stored size is told as more than it has (legacy eStargz).
+
+    By the blob's own table, that is: the bootstrap's has the sizes as they are.
+    """
     data, entries = bytearray(), []
+    places: list[Place] = []
     offset = 0
     for chunk in plain_chunks():
         stored = gzip.compress(chunk, mtime=0)
@@ -129,13 +148,25 @@ def members() -> Packed:
                 len(data) | (told & 0xFFFFF) << 44 | (told >> 20) << 40,
             )
         )
+        places.append(Place(RECORD_COMPRESSED, len(stored), len(data)))
         data += stored
         offset += -(-len(chunk) // PAGE) * PAGE
     table = b"".join(entries)
     head = header(len(entries), len(data) + 200, len(table), len(table), 0)
     # 200 bytes behind the last member, where its told size may reach.
     blob = bytes(data) + bytes(200) + table + head
-    return Packed(blob, GZIP, ALIGNED | CAP_TAR_TOC, len(data) + 200, len(table), len(table))
+    features = ALIGNED | CAP_TAR_TOC
+    return Packed(blob, GZIP, features, len(data) + 200, len(table), len(table), places)
+
+
+def write_chunk_table(boot: bytearray, places: list[Place]) -> None:
+    """Where the chunks are now, in the records of the bootstrap's chunk table."""
+    start, size = struct.unpack_from("<QQ", boot, 1176)
+    for record in range(start, start + size, RECORD_SIZE):
+        (index,) = struct.unpack_from("<I", boot, record + 72)
+        place = places[index]
+        struct.pack_into("<II", boot, record + 36, place.flags, place.size)
+        struct.pack_into("<Q", boot, record + 48, place.offset)
 
 
 def write(name: str, packed: Packed) -> None:
@@ -163,6 +194,7 @@ def write(name: str, packed: Packed) -> None:
         boot[BLOB_TABLE + 168 : BLOB_TABLE + 200] = KEY
         boot[BLOB_TABLE + 200 : BLOB_TABLE + 216] = IV
         struct.pack_into("<I", boot, BLOB_TABLE + 216, 1)
+    write_chunk_table(boot, packed.places)
     (out / "bootstrap").write_bytes(boot)
     shutil.copy(SOURCE / "manifest.json.gz", out / "manifest.json.gz")
 
