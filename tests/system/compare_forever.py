@@ -1,8 +1,9 @@
 """A reader under load: `python -m tests.system.compare_forever SOURCE MOUNTED SEED`.
 
 Reads files below MOUNTED in an order of its own, past the kernel's memory of them, and compares
-each with the one below SOURCE, until something comes on standard input. Then one line of JSON:
-files read, failures (errors and wrong bytes), and the longest time one file took.
+each with the one below SOURCE, until a number comes on standard input and at least so many files
+have been read. Then one line of JSON: files read, failures (errors and wrong bytes), and the
+longest time one file took.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def main() -> None:
     files = failures = 0
     stall = 0.0
     print("reading", flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    at_least = None
+    while at_least is None or files < at_least:
+        if at_least is None and select.select([sys.stdin], [], [], 0)[0]:
+            at_least = int(sys.stdin.readline() or 0)
         name = order.choice(names)
         began = time.monotonic()
         try:

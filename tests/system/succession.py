@@ -178,11 +178,14 @@ class Readers:
             assert process.stdout is not None
             assert process.stdout.readline() == "reading\n"
 
-    def stop(self) -> dict[str, float]:
-        """Sums of what they report: files, failures; `stall` is the longest, in seconds."""
+    def stop(self, at_least: int = 0) -> dict[str, float]:
+        """Sums of what they report: files, failures; `stall` is the longest, in seconds.
+
+        Each of them reads *at_least* so many files before it ends.
+        """
         reports = []
         for process in self.processes:
-            output, _ = process.communicate("stop\n", timeout=60)
+            output, _ = process.communicate(f"{at_least}\n", timeout=60)
             reports.append(json.loads(output.splitlines()[-1]))
         total = {key: sum(report[key] for report in reports) for key in ("files", "failures")}
         return {**total, "stall": max(report["stall"] for report in reports)}
