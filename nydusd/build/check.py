@@ -1,7 +1,8 @@
 """`nydus-image check`: read all metadata of an image and tell what is wrong, line by line.
 
 Nothing recurses and nothing aborts: whatever a file holds, each fault becomes one finding and the
-walk (`check_tree`) goes on with the next name. With blobs at hand what they hold beside their data
+walk (`check_tree`) goes on with the next name. Where the tables have faults they alone are told, as
+nothing that they lead to can be trusted. With blobs at hand what they hold beside their data
 is looked at as well (`check_blobs`). Time and memory are bounded by the size of the files.
 """
 
@@ -14,7 +15,7 @@ from nydusd.build.check_blobs import check_blobs
 from nydusd.build.check_tree import TreeCheck
 from nydusd.build.node import shown
 from nydusd.rafs.blobs import BlobFeature, BlobInfo
-from nydusd.rafs.load import load_bootstrap
+from nydusd.rafs.load import load_bootstrap, table_faults
 
 FINDINGS_MAX = 1000  # a file of noise has one at every place
 FINDING_LENGTH_MAX = 4000  # characters
@@ -51,8 +52,12 @@ class CheckReport:
 
     def add(self, where: bytes, what: object) -> None:
         """One more finding, about the path *where*."""
+        self.add_line(f"{shown(where)}: {what}")
+
+    def add_line(self, line: str) -> None:
+        """One more finding, in its own words."""
         if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(f"{shown(where)}: {what}"[:FINDING_LENGTH_MAX])
+            self.findings.append(line[:FINDING_LENGTH_MAX])
         elif len(self.findings) == FINDINGS_MAX:
             self.findings.append(f"more than {FINDINGS_MAX} findings: the check ends here")
 
@@ -72,6 +77,17 @@ def blob_line(blob: BlobInfo) -> str:
     )
 
 
+def faults_of_tables(path: Path) -> list[str]:
+    """A line for each fault of the tables of *path*, which a mount refuses for the first of them.
+
+    [] when something else is wrong with it.
+    """
+    try:
+        return table_faults(path)
+    except BootstrapError:
+        return []
+
+
 def check_image(
     path: Path, blob_dir: Path | None = None, tell: Callable[[str], None] | None = None
 ) -> CheckReport:
@@ -85,7 +101,8 @@ def check_image(
     try:
         bootstrap = load_bootstrap(path)
     except BootstrapError as exc:
-        report.findings.append(str(exc))
+        for line in faults_of_tables(path) or [str(exc)]:
+            report.add_line(line)
         return report
     report.blobs = bootstrap.blobs
     try:

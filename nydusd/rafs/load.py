@@ -14,6 +14,8 @@ from nydusd.rafs.blobs import name_blobs
 from nydusd.rafs.bootstrap import Bootstrap
 from nydusd.rafs.read_v5 import BootstrapV5
 from nydusd.rafs.read_v6 import BootstrapV6
+from nydusd.rafs.tables_v5 import table_faults as faults_v5
+from nydusd.rafs.tables_v6 import table_faults as faults_v6
 from nydusd.rafs.toc import BOOTSTRAP_SECTION, find_sections, open_section, tail_size
 
 _MAGIC_V5 = b"SFAR"
@@ -29,24 +31,20 @@ def load_bootstrap(path: str | os.PathLike[str], *, validate: bool = False) -> B
     the file cannot be read.
     """
     path = Path(path)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise BootstrapError(f"{path}: not a regular file, so no bootstrap")
-        size = status.st_size
-        tail = os.pread(fd, tail_size(size), size - tail_size(size))
-        try:
-            section = find_sections(tail, size).get(BOOTSTRAP_SECTION)
-            if section is not None:
-                stored = os.pread(fd, section.compressed_size, section.offset)
-                plain = open_section(section, stored)
-                return _open(Mapping.of_bytes(plain), path, out_of_blob=True, validate=validate)
-        except BlobCorrupt as error:
-            raise BootstrapError(f"{path}: a blob, but {error}: get it again") from error
-        return _open(Mapping(fd), path, out_of_blob=False, validate=validate)
-    finally:
-        os.close(fd)
+    file, out_of_blob = _find(path)
+    return _open(file, path, out_of_blob=out_of_blob, validate=validate)
+
+
+def table_faults(path: str | os.PathLike[str]) -> list[str]:
+    """A line for each fault of the tables that keeps `load_bootstrap` from using the file *path*.
+
+    At most `FAULTS_MAX` and one; [] when the tables have none. The same errors are raised where
+    there is no bootstrap at all.
+    """
+    path = Path(path)
+    file, _ = _find(path)
+    faults = faults_v5(file) if _is_v5(file, path) else faults_v6(file)
+    return [f"{path}: {fault}" for fault in faults]
 
 
 def bootstrap_of_bytes(
@@ -67,7 +65,29 @@ def is_bootstrap(head: bytes) -> bool:
     return head.startswith(_MAGIC_V5) or v6 == _MAGIC_V6
 
 
-def _open(file: Mapping, path: Path, *, out_of_blob: bool, validate: bool) -> Bootstrap:
+def _find(path: Path) -> tuple[Mapping, bool]:
+    """The file *path*, or the bootstrap in it when it is a blob with one, and whether it is."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise BootstrapError(f"{path}: not a regular file, so no bootstrap")
+        size = status.st_size
+        tail = os.pread(fd, tail_size(size), size - tail_size(size))
+        try:
+            section = find_sections(tail, size).get(BOOTSTRAP_SECTION)
+            if section is not None:
+                stored = os.pread(fd, section.compressed_size, section.offset)
+                return Mapping.of_bytes(open_section(section, stored)), True
+        except BlobCorrupt as error:
+            raise BootstrapError(f"{path}: a blob, but {error}: get it again") from error
+        return Mapping(fd), False
+    finally:
+        os.close(fd)
+
+
+def _is_v5(file: Mapping, path: Path) -> bool:
+    """Whether *file* begins as v5 does, and not as v6 does; `BootstrapError` when as none."""
     head_size = min(file.size, _MAGIC_V6_OFFSET + len(_MAGIC_V6))
     head = file.read(0, head_size) if head_size else b""
     if not is_bootstrap(head):
@@ -75,7 +95,11 @@ def _open(file: Mapping, path: Path, *, out_of_blob: bool, validate: bool) -> Bo
             f"{path}: neither a RAFS v5 nor a RAFS v6 bootstrap, nor a blob that ends with one: "
             "give the file that `nydus-image create --bootstrap` wrote"
         )
-    v5 = head.startswith(_MAGIC_V5)
+    return head.startswith(_MAGIC_V5)
+
+
+def _open(file: Mapping, path: Path, *, out_of_blob: bool, validate: bool) -> Bootstrap:
+    v5 = _is_v5(file, path)
     try:
         bootstrap: Bootstrap = BootstrapV5(file, validate) if v5 else BootstrapV6(file)
     except BootstrapError as error:

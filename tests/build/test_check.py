@@ -1,12 +1,14 @@
 import gzip
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nydusd.base.errors import BootstrapError
 from nydusd.build.check import FINDING_LENGTH_MAX, FINDINGS_MAX, check_image
 from nydusd.build.create import create_image
 from nydusd.build.create_options import CreateOptions
@@ -19,6 +21,7 @@ from tests.rafs.made import (
     DIRECTORY,
     PLAIN,
     REGULAR,
+    BlobV6,
     ImageV5,
     ImageV6,
     InodeV5,
@@ -147,6 +150,58 @@ def test_all_faults_are_told_and_not_only_the_first(tmp_path):
 
     for what in ("0 links", "leads to inode 7", "stands behind c", "type 4", "counts 2 names"):
         assert any(what in line for line in found), (what, found)
+
+
+def test_all_faults_of_v6_tables_are_told_and_not_only_the_first(tmp_path):
+    bad = BlobV6(blob_id=b"../up", chunk_count=2**24 + 1, compressor=9)
+    image = ImageV6(
+        blobs=[BlobV6(), replace(bad, index=7)],
+        superblock={"checksum": 1},
+        extended={"chunk_size": 0x3000, "prefetch_size": 3},
+    )
+
+    found = findings_of(tmp_path, image.build())
+
+    for what in (
+        "superblock has a checksum",
+        "chunk size 0x3000",
+        "prefetch table has 3 bytes",
+        "blob 0 has chunks of",
+        "id of blob 1",
+        "blob 1 has index 7",
+        "16777217 chunks",
+        "compressor of blob 1 has the unknown number 9",
+    ):
+        assert sum(what in line for line in found) >= 1, (what, found)
+    with pytest.raises(BootstrapError, match="superblock has a checksum") as first:
+        load_bootstrap(tmp_path / "made")
+    assert str(first.value) == found[0]
+
+
+def test_all_faults_of_v5_tables_are_told_and_not_only_the_first(tmp_path):
+    table = b"\0" * 8 + b"../up" + b"\0" + b"\0" * 8 + b".."
+    image = ImageV5(
+        [root_v5(0)],
+        blob_table=table,
+        superblock={"chunk_size": 0x1800, "inodes": 2, "flags": 0x9 | 1 << 32},
+    )
+
+    found = findings_of(tmp_path, image.build())
+
+    for what in ("chunk size", "2 inodes have 1 names", "flags", "id of blob 0", "id of blob 1"):
+        assert sum(what in line for line in found) == 1, (what, found)
+    with pytest.raises(BootstrapError, match="chunk size") as first:
+        load_bootstrap(tmp_path / "made")
+    assert str(first.value) == found[0]
+
+
+def test_findings_of_tables_are_bounded(tmp_path):
+    table = b"\0".join([b"\0" * 8 + b"a/b"] * (2 * FINDINGS_MAX))
+
+    found = findings_of(tmp_path, ImageV5([root_v5(0)], blob_table=table).build())
+
+    assert len(found) == FINDINGS_MAX + 1
+    assert found[-1] == f"more than {FINDINGS_MAX} findings: the check ends here"
 
 
 def test_findings_are_bounded_and_so_is_each(tmp_path):
