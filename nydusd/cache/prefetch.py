@@ -37,6 +37,7 @@ RETRY_SECONDS = 1.0
 GIVE_WAY_SECONDS = 0.005  # between two looks whether readers still wait
 GIVE_WAY_LOOKS = 40  # then one request goes out all the same
 REQUEST_BYTES_MIN = 128 << 10
+RUN_BATCHES = 2.5  # the longest request of a run through a blob: fewer round trips
 STREAM_BURST_SECONDS = 2  # of the bandwidth may come at once in a stream
 SPANS_AT_A_TIME = 256
 SPAN_HOLE = 1
@@ -152,29 +153,42 @@ class Prefetcher:
     # --- what is to be done, in order
 
     def _all_work(self, hinted: Iterable[Span], everything: bool) -> Iterator[Work]:
-        for blob in self._blobs:
-            if blob.info.prefetch_size and blob.info.ci_compressed_size:
-                yield from self._runs(blob, blob.info.prefetch_size)
+        described = [blob for blob in self._blobs if blob.info.ci_compressed_size]
+        begun = [blob for blob in described if blob.info.prefetch_size]
+        yield from self._descriptions(begun)
+        for blob in begun:
+            yield from self._runs(blob, blob.info.prefetch_size)
         yield from self._hinted_work(hinted)
+        if self._streaming or everything:
+            yield from self._descriptions(described)
         if self._streaming:
-            for blob in self._blobs:
-                if blob.info.ci_compressed_size and self._try(partial(describe, blob)):
+            for blob in described:
+                if self._try(partial(describe, blob)):
                     yield partial(self._stream, blob)
         if everything:
-            for blob in self._blobs:
-                if blob.info.ci_compressed_size:
-                    yield from self._runs(blob, blob.info.data_size)
+            for blob in described:
+                yield from self._runs(blob, blob.info.data_size)
+
+    def _descriptions(self, blobs: list[CachedBlob]) -> Iterator[Work]:
+        """Have the CI arrays of *blobs* side by side: each is a round trip before any chunk."""
+        return (partial(describe, blob) for blob in blobs)
 
     def _runs(self, blob: CachedBlob, limit: int) -> Iterator[Work]:
         """Requests for the chunks that begin in the first *limit* stored bytes."""
         if not self._try(partial(describe, blob)):
             return
         first = 0
-        end = run_end(blob, first, self._batch_size, limit)
+        most = self._longest_request(limit)
+        end = run_end(blob, first, self._batch_size, most, limit)
         while end > first:
-            yield partial(fill_run, blob, first, end, self._batch_size)
+            yield partial(fill_run, blob, first, end, most)
             first = end
-            end = run_end(blob, first, self._batch_size, limit)
+            end = run_end(blob, first, self._batch_size, most, limit)
+
+    def _longest_request(self, size: int) -> int:
+        """Of a run through *size* bytes: longer than a batch only while every thread has some."""
+        share = size // len(self._threads)
+        return max(self._batch_size, min(share, int(self._batch_size * RUN_BATCHES)))
 
     def _hinted_work(self, hinted: Iterable[Span]) -> Iterator[Work]:
         """Requests for runs of spans of one blob, each about as long as a request may be."""

@@ -251,17 +251,32 @@ def test_a_frame_that_inflates_a_thousandfold_is_eio(tmp_path, caplog):
     with_cache.close()
 
 
-def test_a_remnant_before_what_is_needed_comes_along_and_no_more(tmp_path):
+def windows(folder, *needed: int) -> list[tuple[int, int]]:
+    """`(first, count)` of the chunks asked for when of 128 *needed* are read; a batch is 32."""
     blob = MadeBlob(chunks([4096] * 128), compressor=Compressor.NONE)
     backend = MadeBackend(blob)
-    with_cache = device(blob, backend, tmp_path, 128 << 10)
-
-    for needed in (40, 75, 110, 2):  # each window has 32 chunks, a remnant is 4 of them at most
-        assert read_spans(with_cache, [blob.span(needed)]) == blob.chunks[needed]
-
-    requests = [(offset // 4096, size // 4096) for offset, size in backend.data_requests(blob)]
-    assert requests == [(40, 32), (72, 32), (110, 18), (0, 32)]
+    with_cache = device(blob, backend, folder, 128 << 10)
+    for index in needed:
+        assert read_spans(with_cache, [blob.span(index)]) == blob.chunks[index]
     with_cache.close()
+    return [(offset // 4096, size // 4096) for offset, size in backend.data_requests(blob)]
+
+
+def test_a_remnant_before_what_is_needed_comes_along(tmp_path):
+    # 72 to 74 are an eighth of a batch at most; 40 and what is before 2 are here, or more.
+    assert windows(tmp_path, 40, 75, 2) == [(40, 32), (72, 32), (0, 32)]
+
+
+def test_a_window_that_meets_what_is_here_grows_to_the_other_side(tmp_path):
+    assert windows(tmp_path, 0, 64, 60) == [(0, 32), (64, 32), (32, 32)]
+    assert windows(tmp_path / "end", 127) == [(96, 32)]
+    # 32 to 58 stay missing: one batch is the most that 90 brings along.
+    assert windows(tmp_path / "long", 0, 91, 90) == [(0, 32), (91, 32), (59, 32)]
+
+
+def test_a_window_does_not_grow_over_what_is_here(tmp_path):
+    assert windows(tmp_path, 0, 36, 34) == [(0, 32), (32, 32)]
+    assert windows(tmp_path / "both", 20, 80, 60) == [(20, 32), (80, 32), (52, 28)]
 
 
 def test_a_failed_range_is_tried_again_with_what_is_needed(tmp_path):

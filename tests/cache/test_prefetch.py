@@ -38,20 +38,64 @@ def ready(filled: Device) -> list[int]:
     return [index for index in range(blob.chunks.count) if blob.chunks.ready(index)]
 
 
-def test_everything_is_filled_in_requests_of_the_batch_size(tmp_path):
+def test_everything_is_filled_in_few_requests_of_up_to_two_and_a_half_batches(tmp_path):
     blob = blob_of(200)
     backend = MadeBackend(blob)
     filled = device(blob, backend, tmp_path)
     run(Prefetcher(filled, CONFIG, everything=True))
     assert filled.blobs[0].complete
     assert sum(size for _, size in backend.data_requests(blob)) == blob.data_size
-    assert max(size for _, size in backend.data_requests(blob)) <= 128 << 10
+    assert sorted(backend.data_requests(blob)) == [
+        (0, 325000),
+        (325000, 325000),
+        (650000, 325000),
+        (975000, 25000),
+    ]
     counts = filled.snapshot()
     assert counts["prefetch_bytes"] == counts["backend_bytes"] == blob.data_size
     assert backend.background == len(backend.data_requests(blob))
     requests = len(backend.requests)
     assert read_spans(filled, blob.spans()) == blob.content
     assert len(backend.requests) == requests
+    filled.close()
+
+
+def test_requests_are_no_longer_than_leaves_some_for_every_thread(tmp_path):
+    blob = blob_of(200)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    run(Prefetcher(filled, CONFIG._replace(threads=5), everything=True))
+    assert sorted(size for _, size in backend.data_requests(blob)) == [200000] * 5
+    filled.close()
+
+
+def test_what_comes_out_of_a_long_request_is_bounded_as_for_a_batch(tmp_path):
+    chunks = [bytes([i]) * 100_000 for i in range(100)]
+    blob = MadeBlob(chunks, 6, Compressor.ZSTD)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    run(Prefetcher(filled, CONFIG._replace(threads=1), everything=True))
+    assert filled.blobs[0].complete
+    stored = {place[0]: place[1] for place in blob.places}
+    at_most = max(stored.values()) * ((4 * CONFIG.batch_size) // 100_000 + 1)
+    assert max(size for _, size in backend.data_requests(blob)) <= at_most
+    filled.close()
+
+
+def test_the_tables_of_all_blobs_are_asked_for_side_by_side(tmp_path):
+    blobs = [MadeBlob([bytes([i]) * 5000], blob_id=str(i) * 64) for i in range(3)]
+    backend = MadeBackend(*blobs)
+    cached = [open_blob(blob.info, backend, policy(tmp_path)) for blob in blobs]
+    filled = Device(cached, 0, lambda: [blob.close() for blob in cached])
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    backend.gate.clear()
+    prefetcher.start()
+    assert wait_for(lambda: len(backend.requests) == 3)
+    assert sum(len(backend.data_requests(blob)) for blob in blobs) == 0
+    backend.gate.set()
+    assert prefetcher.wait(20)
+    assert all(blob.complete for blob in cached)
+    prefetcher.close()
     filled.close()
 
 

@@ -29,8 +29,8 @@ from nydusd.cache.cached_blob cimport (
 from nydusd.cache.decode cimport Decoder
 from nydusd.cache.plan cimport (
     CHUNK_BAD, CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk,
-    Range, Window, gap_limit, in_window, merge_ranges, open_window, same_unit, sort_chunks,
-    unit_end, widen_window,
+    Range, Window, gap_limit, has_room_before, in_window, merge_ranges, open_window, same_unit,
+    sort_chunks, unit_end, widen_window, widen_window_before,
 )
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, CHUNK_ZRAN, ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
@@ -211,6 +211,7 @@ cdef class Fetch:
                          uint32_t following_count) except -1:
         cdef uint32_t needed = self.count
         cdef uint32_t index
+        cdef uint32_t first
         cdef uint32_t at = 0
         cdef uint32_t next_needed
         cdef uint32_t mates
@@ -229,8 +230,9 @@ cdef class Fetch:
             index = self.chunks[next_needed].index
             place = self.chunks[next_needed].place      # `add` moves the array
             open_window(&window, &place, batch_size)
+            first = index
             if self.blob.meta is not None:
-                self.bring_remnant(index, &window)
+                first = self.bring_remnant(index, &window)
             next_needed += 1
             at = 0
             while (self.blob.meta is None and next_needed < needed
@@ -260,27 +262,50 @@ cdef class Fetch:
                 if self.take_along(index, &place, NULL if self.blob.meta is not None
                                    else following[at - 1].digest):
                     widen_window(&window, &place)
+            if self.blob.meta is not None:
+                self.bring_before(first, &window, mates)
         self.sort()
         return 0
 
-    cdef int bring_remnant(self, uint32_t index, Window *window) except -1:
-        """Claim what is missing directly before chunk *index*, where that is little.
+    cdef int bring_before(self, uint32_t index, Window *window, uint32_t mates) except -1:
+        """Claim what is missing directly before chunk *index*, while the window has room for it.
+
+        It has when it met what is here already, or the blob's end: reads that jump about an image
+        leave short gaps, and each would become a request of its own, and a round trip.
+        """
+        cdef ChunkPlace place
+        cdef uint64_t end
+        while index > 0 and self.count - mates < CHUNKS_MAX:
+            index -= 1
+            if (self.blob.meta.chunk(index, &place) != 0 or self.blob.check_place(&place) != 0
+                    or place.flags & CHUNK_SHARES_UNIT):
+                break
+            end = place.compressed_offset + place.compressed_size
+            if end > window.start or window.start - end > gap_limit(window.batch_size):
+                break
+            if not has_room_before(window, &place) or not self.take_along(index, &place, NULL):
+                break
+            widen_window_before(window, &place)
+        return 0
+
+    cdef uint32_t bring_remnant(self, uint32_t index, Window *window) except? 0xffffffff:
+        """Claim what is missing directly before chunk *index*, where that is little; its first.
 
         Readers that go through an image side by side leave remnants between their windows: too
         little to be worth requests of their own, which they would become.
         """
         cdef ChunkPlace place
         cdef uint32_t first = self.remnant_start(index, window)
+        cdef uint32_t i
         if first == index or self.blob.meta.chunk(first, &place) != 0:
-            return 0
+            return index
         window.start = place.compressed_offset
-        while first < index:
-            if self.blob.meta.chunk(first, &place) != 0:
-                return 0
-            self.take_along(first, &place, NULL)
+        for i in range(first, index):
+            if self.blob.meta.chunk(i, &place) != 0:
+                break
+            self.take_along(i, &place, NULL)
             window.plain += place.uncompressed_size
-            first += 1
-        return 0
+        return first
 
     cdef uint32_t remnant_start(self, uint32_t index, const Window *window) noexcept nogil:
         """First chunk of the remnant that ends before *index*; *index* when there is none."""

@@ -46,10 +46,14 @@ cdef struct Window:
     uint64_t end
     uint64_t plain          # bytes that come out, padding included
     uint64_t batch_size
+    uint64_t most           # bytes from start to end; as long as a request may be
     ChunkPlace last         # the chunk that was taken in last
 
 cdef void open_window(Window *window, const ChunkPlace *place, uint64_t batch_size) noexcept nogil
 cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil
 cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil
+# The same for a chunk that ends before the window begins; in no shared unit
+cdef bint has_room_before(const Window *window, const ChunkPlace *place) noexcept nogil
+cdef void widen_window_before(Window *window, const ChunkPlace *place) noexcept nogil
 # Most bytes between two chunks that are fetched and thrown away
 cdef uint64_t gap_limit(uint64_t batch_size) noexcept nogil

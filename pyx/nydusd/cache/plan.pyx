@@ -51,11 +51,16 @@ cdef uint32_t unit_end(const Chunk *chunks, uint32_t count, uint32_t start) noex
 cdef void open_window(Window *window, const ChunkPlace *place,
                       uint64_t batch_size) noexcept nogil:
     window.batch_size = batch_size
+    window.most = range_limit(batch_size)
     window.plain = 0
     window.start = place.compressed_offset
     window.end = place.compressed_offset
     window.last.flags = 0
     widen_window(window, place)
+
+
+cdef uint64_t padded(uint64_t plain) noexcept nogil:
+    return (plain + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
 
 
 cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil:
@@ -67,8 +72,19 @@ cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil:
         plain = place.context_size
     if end > window.end:
         window.end = end
-    window.plain += (plain + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
+    window.plain += padded(plain)
     window.last = place[0]
+
+
+cdef bint has_room_before(const Window *window, const ChunkPlace *place) noexcept nogil:
+    return (window.end - place.compressed_offset <= window.most
+            and window.plain + padded(place.uncompressed_size)
+            <= PLAIN_BATCHES * window.batch_size)
+
+
+cdef void widen_window_before(Window *window, const ChunkPlace *place) noexcept nogil:
+    window.start = place.compressed_offset
+    window.plain += padded(place.uncompressed_size)
 
 
 cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogil:
@@ -83,7 +99,7 @@ cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogi
             window.plain + place.context_size > UNIT_BATCHES * window.batch_size):
         return False
     return (place.compressed_offset - window.start + place.compressed_size
-            <= range_limit(window.batch_size)
+            <= window.most
             and window.plain <= PLAIN_BATCHES * window.batch_size)
 
 
