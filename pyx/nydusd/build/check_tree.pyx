@@ -12,14 +12,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memchr
 
 from nydusd.build.check_chunks cimport MetChunk, MetChunks
+from nydusd.build.check_inode cimport chunk_fault, record_fault, xattr_faults
 from nydusd.rafs.bootstrap cimport (
-    CHUNK_BATCH, SPAN_DIRECT, SPAN_HOLE, Attributes, Bootstrap, ChunkSpan, XattrEntry,
+    CHUNK_BATCH, SPAN_DIRECT, SPAN_HOLE, Attributes, Bootstrap, ChunkSpan,
 )
 from nydusd.rafs.names cimport (
     KIND_DIRECTORY, KIND_REGULAR, KIND_SHIFT, KIND_SYMLINK, NAME_MAX, compare_names, is_dots,
     is_name,
 )
-from nydusd.rafs.ondisk_v5 cimport V5_INODE_HAS_HOLES, ChunkRecord, InodeV5
+from nydusd.rafs.ondisk_v5 cimport V5_INODE_HAS_HOLES, ChunkRecord
 from nydusd.rafs.ondisk_v6 cimport ChunkIndexV6, DirentV6, V6_LAYOUT_INLINE
 from nydusd.rafs.read_v5 cimport BootstrapV5, Record
 from nydusd.rafs.read_v6 cimport BootstrapV6, DirBlock, Inode, entry_name, kind_of_type
@@ -38,8 +39,6 @@ cdef enum:
     STACK_ROOM = 4097       # DEPTH_MAX and the root
     CLAIM_SHIFT = 2         # metadata is claimed in units of 4 bytes
     TARGET_MAX = 4095       # bytes; PATH_MAX less the zero
-    XATTR_VALUE_MAX = 65536     # bytes, of Linux
-    XATTR_LIST_MAX = 65536      # bytes, all names with their zeros
     NSEC_END = 1000000000
     NAMED_MAX = 0xffffffff
     SIZE_BITS = 63
@@ -256,7 +255,7 @@ cdef class TreeCheck:
         frame.child += 1
         if self.v5.load_index(directory.inode.child_index + number, &child) != 0:
             self.add(NULL, 0, f"child {number} cannot be read: "
-                     + self.what_is_wrong_v5(directory.inode.child_index + number))
+                     + record_fault(self.v5, directory.inode.child_index + number))
             return 0
         name = <const char *>child.name
         length = child.inode.name_size
@@ -473,7 +472,7 @@ cdef class TreeCheck:
         for i in range(record.inode.child_count):
             if self.v5.load_chunk(record, i, &at, &span) != 0:
                 self.add(name, length, f"chunk {i} of the file cannot be: "
-                         + self.what_is_wrong_with_chunk(record, i))
+                         + chunk_fault(self.v5, record, i))
                 return 0
             if at < end or at > size or span.uncompressed_size > size - at:
                 self.add(name, length, f"chunk {i} of the file has {span.uncompressed_size} bytes "
@@ -583,30 +582,9 @@ cdef class TreeCheck:
         return 0
 
     cdef int check_xattrs(self, const char *name, uint32_t length, uint64_t ino) except -1:
-        """Extended attributes can be read, each once, and are not larger than Linux takes them."""
-        cdef XattrEntry found
-        cdef uint64_t cookie = 0
-        cdef uint64_t together = 0
-        cdef int rc
-        keys = set()
-        while True:
-            rc = self.bootstrap.next_xattr(ino, cookie, &found)
-            if rc < 0:
-                self.add(name, length, f"its extended attributes are broken {cookie} bytes in")
-            if rc <= 0:
-                return 0
-            cookie = found.next_cookie
-            key = found.prefix[:found.prefix_len] + found.name[:found.name_len]
-            together += len(key) + 1
-            if key in keys:
-                self.add(name, length, f"has attribute {shown(key)} twice")
-            keys.add(key)
-            if found.value_len > XATTR_VALUE_MAX:
-                self.add(name, length, f"attribute {shown(key)} has {found.value_len} bytes")
-            if together > XATTR_LIST_MAX:
-                self.add(name, length, f"the names of its attributes have more than "
-                                       f"{XATTR_LIST_MAX} bytes")
-                return 0
+        for line in xattr_faults(self.bootstrap, ino):
+            self.add(name, length, line)
+        return 0
 
     # words
 
@@ -614,44 +592,9 @@ cdef class TreeCheck:
         if ino >= self.numbers:
             return f"the image has numbers below {self.numbers}"
         if self.v5 is not None:
-            return self.what_is_wrong_v5(ino)
+            return record_fault(self.v5, ino)
         return "outside the file, of no type that there is, or its data is in a place that its " \
                "type does not have"
-
-    cdef object what_is_wrong_v5(self, uint64_t index):
-        """Why the record with *index* cannot be used."""
-        cdef uint32_t stored = 0
-        cdef const InodeV5 *inode
-        if index == 0 or index > self.v5.entries:
-            return f"the inode table has {self.v5.entries} rows"
-        self.v5.file.load_u32(self.v5.inode_table + (index - 1) * sizeof(uint32_t), &stored)
-        inode = <const InodeV5 *>self.v5.file.at(<uint64_t>stored << 3, sizeof(InodeV5))
-        if inode == NULL:
-            return f"its record at {<uint64_t>stored << 3:#x} is not in the file"
-        if inode.ino != index and inode.ino != 0 and inode.ino < index:
-            return f"it is another name of inode {inode.ino}"
-        if inode.ino != index:
-            return f"it has the number {inode.ino} at index {index}"
-        if inode.name_size == 0 or inode.name_size > NAME_MAX:
-            return f"its name has {inode.name_size} bytes"
-        return f"its record at {<uint64_t>stored << 3:#x} of mode {inode.mode:#o} is of no type " \
-               "that there is, or its parts end behind the file"
-
-    cdef object what_is_wrong_with_chunk(self, const Record *record, uint64_t number):
-        """Why a chunk of a v5 file cannot be used."""
-        cdef const ChunkRecord *chunk = <const ChunkRecord *>self.v5.file.at(
-            record.chunks + number * sizeof(ChunkRecord), sizeof(ChunkRecord))
-        if chunk == NULL:
-            return "its record is behind the file"
-        if chunk.blob_index >= self.v5.limits_count:
-            return f"a chunk in blob {chunk.blob_index} of {self.v5.limits_count}"
-        if chunk.index >= self.v5.limits[chunk.blob_index].chunk_count:
-            return f"chunk {chunk.index} of a blob of " \
-                   f"{self.v5.limits[chunk.blob_index].chunk_count} chunks"
-        if chunk.uncompressed_size == 0 or chunk.uncompressed_size > self.v5.chunk_size:
-            return f"{chunk.uncompressed_size} bytes, chunks have {self.v5.chunk_size}"
-        return f"{chunk.compressed_size} bytes at {chunk.compressed_offset:#x} of the stored " \
-               f"blob for {chunk.uncompressed_size} at {chunk.uncompressed_offset:#x} of the plain"
 
     cdef int tell_inode(self, const char *name, uint32_t length, uint64_t ino) except -1:
         found = self.bootstrap.stat(ino)
