@@ -26,6 +26,14 @@ def test_a_request_is_at_most_a_batch_or_128_kib():
     assert plan_requests(chunks, MIB) == [(0, MIB), (MIB, 256 * KIB)]
 
 
+def test_the_last_chunk_of_a_request_may_end_half_a_batch_later():
+    assert plan_requests([(0, 600 * KIB), (600 * KIB, 936 * KIB)], MIB) == [(0, 1536 * KIB)]
+    assert len(plan_requests([(0, 600 * KIB), (600 * KIB, 937 * KIB)], MIB)) == 2
+    half = MIB // 2 + 1
+    chunks = [(i * half, half) for i in range(4)]
+    assert plan_requests(chunks, MIB) == [(0, 2 * half), (2 * half, 2 * half)]
+
+
 def test_one_chunk_may_be_longer_than_a_batch():
     assert plan_requests([(0, 4 * MIB), (4 * MIB, 1)], MIB) == [(0, 4 * MIB), (4 * MIB, 1)]
 

@@ -36,10 +36,10 @@ cdef uint64_t end(Fetch fetch) except? 0:
 def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t most, uint64_t limit):
     """Where the request that begins at chunk *first* of a blob with a CI array ends.
 
-    The chunk after its last one: chunks that are here are passed over, *most* stored bytes are the
-    longest request, what comes out of it is bounded as for one of *batch_size*, no chunk begins at
-    or after *limit*. *first* when nothing is left. The CI array must be there
-    (`CachedBlob.load_description`).
+    The chunk after its last one: chunks that are here are passed over, the request has *most*
+    stored bytes where that is more than *batch_size*, what comes out of it is bounded as for one of
+    *batch_size*, no chunk begins at or after *limit*. *first* when nothing is left. The CI array
+    must be there (`CachedBlob.load_description`).
     """
     cdef ChunkPlace place
     cdef Window window
@@ -55,7 +55,8 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t most,
         if not blob.has(index, &place):
             if not opened:
                 open_window(&window, &place, batch_size)
-                window.most = max(window.most, most)
+                if most > window.goal:
+                    window.goal = window.most = most
                 opened = True
             elif in_window(&window, &place):
                 widen_window(&window, &place)

@@ -46,6 +46,7 @@ cdef struct Window:
     uint64_t end
     uint64_t plain          # bytes that come out, padding included
     uint64_t batch_size
+    uint64_t goal           # bytes from the start; no chunk that begins after them
     uint64_t most           # bytes from start to end; as long as a request may be
     ChunkPlace last         # the chunk that was taken in last
 

@@ -2,8 +2,9 @@
 
 Arithmetic on chunk places only: no file, no backend, no lock. The rules are the reference's
 (spec, on-demand reads): one request takes in neighbours while the gap between them is at most
-batch/128 bytes and the whole at most max(128 KiB, batch). A stored unit (rafs/blobmeta.pxd) is
-never asked for in parts.
+batch/128 bytes and the whole has not reached max(128 KiB, batch); its last chunk may end half of
+that later, or two chunks that are a little longer than half a batch would be two requests. A stored
+unit (rafs/blobmeta.pxd) is never asked for in parts.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -24,9 +25,15 @@ cdef enum:
     GAP_SHIFT = 7                   # a gap of batch_size >> 7 bytes is fetched and thrown away
 
 
+cdef uint64_t range_goal(uint64_t batch_size) noexcept nogil:
+    """A range of so many bytes takes in no further chunk."""
+    return batch_size if batch_size > REQUEST_BYTES_MIN else REQUEST_BYTES_MIN
+
+
 cdef uint64_t range_limit(uint64_t batch_size) noexcept nogil:
     """Longest range, unless one chunk alone is longer."""
-    return batch_size if batch_size > REQUEST_BYTES_MIN else REQUEST_BYTES_MIN
+    cdef uint64_t goal = range_goal(batch_size)
+    return goal + (goal >> 1)
 
 
 cdef uint64_t gap_limit(uint64_t batch_size) noexcept nogil:
@@ -51,6 +58,7 @@ cdef uint32_t unit_end(const Chunk *chunks, uint32_t count, uint32_t start) noex
 cdef void open_window(Window *window, const ChunkPlace *place,
                       uint64_t batch_size) noexcept nogil:
     window.batch_size = batch_size
+    window.goal = range_goal(batch_size)
     window.most = range_limit(batch_size)
     window.plain = 0
     window.start = place.compressed_offset
@@ -77,7 +85,7 @@ cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil:
 
 
 cdef bint has_room_before(const Window *window, const ChunkPlace *place) noexcept nogil:
-    return (window.end - place.compressed_offset <= window.most
+    return (window.end - place.compressed_offset <= window.goal
             and window.plain + padded(place.uncompressed_size)
             <= PLAIN_BATCHES * window.batch_size)
 
@@ -98,8 +106,8 @@ cdef bint in_window(const Window *window, const ChunkPlace *place) noexcept nogi
     if place.flags & CHUNK_SHARES_UNIT and (
             window.plain + place.context_size > UNIT_BATCHES * window.batch_size):
         return False
-    return (place.compressed_offset - window.start + place.compressed_size
-            <= window.most
+    return (place.compressed_offset - window.start < window.goal
+            and place.compressed_offset - window.start + place.compressed_size <= window.most
             and window.plain <= PLAIN_BATCHES * window.batch_size)
 
 
@@ -135,7 +143,9 @@ cdef bint joins(const Range *last, const ChunkPlace *place, uint64_t batch_size)
     if place.compressed_offset > end:
         if place.compressed_offset - end > gap_limit(batch_size):
             return False
-    return place.compressed_offset - last.offset + place.compressed_size <= range_limit(batch_size)
+    return (place.compressed_offset - last.offset < range_goal(batch_size)
+            and place.compressed_offset - last.offset + place.compressed_size
+            <= range_limit(batch_size))
 
 
 cdef uint32_t merge_ranges(const Chunk *chunks, uint32_t count, uint64_t batch_size,
