@@ -20,13 +20,15 @@ def test_a_gap_of_a_128th_of_the_batch_is_fetched_along():
     assert len(plan_requests([(0, 100), (101 + 8 * KIB, 50)], MIB)) == 2
 
 
-def test_a_request_is_at_most_a_batch_or_128_kib():
+def test_a_request_is_at_most_one_and_a_half_batches_or_192_kib():
     chunks = [(i * 64 * KIB, 64 * KIB) for i in range(20)]
-    assert plan_requests(chunks, 0)[0] == (0, 128 * KIB)
-    assert plan_requests(chunks, MIB) == [(0, MIB), (MIB, 256 * KIB)]
+    assert plan_requests(chunks, 0)[0] == (0, 192 * KIB)
+    assert plan_requests(chunks * 2, MIB) == [(0, 1280 * KIB)]
+    chunks = [(i * 64 * KIB, 64 * KIB) for i in range(32)]
+    assert plan_requests(chunks, MIB) == [(0, 1536 * KIB), (1536 * KIB, 512 * KIB)]
 
 
-def test_the_last_chunk_of_a_request_may_end_half_a_batch_later():
+def test_two_chunks_that_are_longer_than_half_a_batch_are_one_request():
     assert plan_requests([(0, 600 * KIB), (600 * KIB, 936 * KIB)], MIB) == [(0, 1536 * KIB)]
     assert len(plan_requests([(0, 600 * KIB), (600 * KIB, 937 * KIB)], MIB)) == 2
     half = MIB // 2 + 1

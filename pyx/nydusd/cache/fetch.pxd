@@ -57,9 +57,13 @@ cdef class Fetch:
     cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
     cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
                          const uint8_t *digest) except -1
-    cdef uint32_t bring_remnant(self, uint32_t index, Window *window) except? 0xffffffff
-    cdef int bring_before(self, uint32_t index, Window *window, uint32_t mates) except -1
-    cdef uint32_t remnant_start(self, uint32_t index, const Window *window) noexcept nogil
+    cdef uint32_t bring_remnant(self, uint32_t index, Window *window,
+                                uint64_t most) except? 0xffffffff
+    cdef int bring_after(self, uint32_t first, Window *window, uint32_t mates) except -1
+    cdef uint32_t bring_before(self, uint32_t index, Window *window,
+                               uint32_t mates) except? 0xffffffff
+    cdef uint32_t remnant_start(self, uint32_t index, const Window *window,
+                                uint64_t most) noexcept nogil
     cdef int bring_mates(self) except -1
     cdef int bring_mates_from(self, uint32_t index, const ChunkPlace *unit, int step,
                               uint32_t needed) except -1

@@ -232,7 +232,8 @@ cdef class Fetch:
             open_window(&window, &place, batch_size)
             first = index
             if self.blob.meta is not None:
-                first = self.bring_remnant(index, &window)
+                first = self.bring_remnant(
+                    index, &window, window.end - window.start + (batch_size >> REMNANT_SHIFT))
             next_needed += 1
             at = 0
             while (self.blob.meta is None and next_needed < needed
@@ -263,39 +264,73 @@ cdef class Fetch:
                                    else following[at - 1].digest):
                     widen_window(&window, &place)
             if self.blob.meta is not None:
-                self.bring_before(first, &window, mates)
+                self.bring_after(index, &window, mates)
+                first = self.bring_before(first, &window, mates)
+                self.bring_remnant(first, &window, window.most)
         self.sort()
         return 0
 
-    cdef int bring_before(self, uint32_t index, Window *window, uint32_t mates) except -1:
+    cdef int bring_after(self, uint32_t first, Window *window, uint32_t mates) except -1:
+        """Claim what is missing from chunk *first* on, where that is little: see `Window.most`.
+
+        It is what would be left of a gap, and a request of its own.
+        """
+        cdef ChunkPlace place
+        cdef Window closed = window[0]
+        cdef uint32_t end = first
+        closed.goal = closed.most
+        while end < self.blob.chunks.count:
+            if self.blob.meta.chunk(end, &place) != 0 or self.blob.check_place(&place) != 0:
+                return 0
+            if self.blob.has(end, &place) or self.blob.chunks.is_claimed(end):
+                break
+            if (place.flags & CHUNK_SHARES_UNIT or not in_window(&closed, &place)
+                    or self.count - mates + (end - first) >= CHUNKS_MAX):
+                return 0
+            widen_window(&closed, &place)
+            end += 1
+        while first < end:
+            if self.blob.meta.chunk(first, &place) != 0 or not self.take_along(first, &place, NULL):
+                return 0
+            widen_window(window, &place)
+            first += 1
+        return 0
+
+    cdef uint32_t bring_before(self, uint32_t index, Window *window,
+                               uint32_t mates) except? 0xffffffff:
         """Claim what is missing directly before chunk *index*, while the window has room for it.
 
-        It has when it met what is here already, or the blob's end: reads that jump about an image
-        leave short gaps, and each would become a request of its own, and a round trip.
+        The first chunk of the window then. It has room when it met what is here already, or the
+        blob's end: reads that jump about an image leave short gaps, and each would become a request
+        of its own, and a round trip.
         """
         cdef ChunkPlace place
         cdef uint64_t end
         while index > 0 and self.count - mates < CHUNKS_MAX:
-            index -= 1
-            if (self.blob.meta.chunk(index, &place) != 0 or self.blob.check_place(&place) != 0
+            if (self.blob.meta.chunk(index - 1, &place) != 0 or self.blob.check_place(&place) != 0
                     or place.flags & CHUNK_SHARES_UNIT):
                 break
             end = place.compressed_offset + place.compressed_size
             if end > window.start or window.start - end > gap_limit(window.batch_size):
                 break
-            if not has_room_before(window, &place) or not self.take_along(index, &place, NULL):
+            if (not has_room_before(window, &place)
+                    or not self.take_along(index - 1, &place, NULL)):
                 break
             widen_window_before(window, &place)
-        return 0
+            index -= 1
+        return index
 
-    cdef uint32_t bring_remnant(self, uint32_t index, Window *window) except? 0xffffffff:
-        """Claim what is missing directly before chunk *index*, where that is little; its first.
+    cdef uint32_t bring_remnant(self, uint32_t index, Window *window,
+                                uint64_t most) except? 0xffffffff:
+        """Claim all that is missing directly before chunk *index*, if that is little.
+
+        So little that the window has *most* bytes at most. The first chunk of it, or *index*.
 
         Readers that go through an image side by side leave remnants between their windows: too
         little to be worth requests of their own, which they would become.
         """
         cdef ChunkPlace place
-        cdef uint32_t first = self.remnant_start(index, window)
+        cdef uint32_t first = self.remnant_start(index, window, most)
         cdef uint32_t i
         if first == index or self.blob.meta.chunk(first, &place) != 0:
             return index
@@ -307,25 +342,26 @@ cdef class Fetch:
             window.plain += place.uncompressed_size
         return first
 
-    cdef uint32_t remnant_start(self, uint32_t index, const Window *window) noexcept nogil:
+    cdef uint32_t remnant_start(self, uint32_t index, const Window *window,
+                                uint64_t most) noexcept nogil:
         """First chunk of the remnant that ends before *index*; *index* when there is none."""
         cdef ChunkPlace place
-        cdef uint64_t start = window.start
+        cdef Window whole = window[0]
         cdef uint64_t end
         cdef uint32_t first = index
+        whole.goal = most
         while first > 0:
             if (self.blob.meta.chunk(first - 1, &place) != 0 or self.blob.check_place(&place) != 0
                     or place.flags & CHUNK_SHARES_UNIT):
                 return index
             end = place.compressed_offset + place.compressed_size
-            if end > start or start - end > gap_limit(window.batch_size):
+            if end > whole.start or whole.start - end > gap_limit(whole.batch_size):
                 return index
             if self.blob.has(first - 1, &place) or self.blob.chunks.is_claimed(first - 1):
                 break
-            if (window.start - place.compressed_offset > window.batch_size >> REMNANT_SHIFT
-                    or index - first >= CHUNKS_MAX):
+            if not has_room_before(&whole, &place) or index - first >= CHUNKS_MAX:
                 return index
-            start = place.compressed_offset
+            widen_window_before(&whole, &place)
             first -= 1
         return first
 

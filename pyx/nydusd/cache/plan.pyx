@@ -2,9 +2,9 @@
 
 Arithmetic on chunk places only: no file, no backend, no lock. The rules are the reference's
 (spec, on-demand reads): one request takes in neighbours while the gap between them is at most
-batch/128 bytes and the whole has not reached max(128 KiB, batch); its last chunk may end half of
-that later, or two chunks that are a little longer than half a batch would be two requests. A stored
-unit (rafs/blobmeta.pxd) is never asked for in parts.
+batch/128 bytes and the whole has not reached max(128 KiB, batch). It may end half of that later:
+else two chunks that are a little longer than half a batch would be two requests, and so would a
+short gap and the rest of it. A stored unit (rafs/blobmeta.pxd) is never asked for in parts.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -143,9 +143,7 @@ cdef bint joins(const Range *last, const ChunkPlace *place, uint64_t batch_size)
     if place.compressed_offset > end:
         if place.compressed_offset - end > gap_limit(batch_size):
             return False
-    return (place.compressed_offset - last.offset < range_goal(batch_size)
-            and place.compressed_offset - last.offset + place.compressed_size
-            <= range_limit(batch_size))
+    return place.compressed_offset - last.offset + place.compressed_size <= range_limit(batch_size)
 
 
 cdef uint32_t merge_ranges(const Chunk *chunks, uint32_t count, uint64_t batch_size,
