@@ -39,7 +39,8 @@ def test_the_checker_names_the_fault(recipe, tmp_path):
     findings = check_image(make(recipe, tmp_path)).findings
 
     assert any(recipe.says in line for line in findings), findings[:5]
-    assert len(findings) == 1 or not recipe.refused
+    # What a mount would say comes first, whatever else is wrong with the tables.
+    assert recipe.says in findings[0] or not recipe.refused
 
 
 @pytest.mark.root
