@@ -1,5 +1,7 @@
 """What both readers of tables demand of a bootstrap: fields as they must be, areas apart."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
@@ -59,6 +61,16 @@ class Demands:
         if not self._keep or len(self.faults) == FAULTS_MAX:
             raise error
         self.faults.append(str(error))
+
+    @classmethod
+    def all_faults(cls, kind: str, read: Callable[[Demands], object]) -> list[str]:
+        """A line for each demand on a bootstrap of *kind* that *read* finds not to hold."""
+        demands = cls(kind, keep=True)
+        try:
+            read(demands)
+        except BootstrapError as error:
+            demands.faults.append(str(error))
+        return demands.faults
 
     def _error(self, what: str) -> BootstrapError:
         return BootstrapError(

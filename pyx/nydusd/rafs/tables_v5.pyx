@@ -13,7 +13,6 @@ from nydusd.rafs.ondisk_v5 cimport (
     SuperblockV5,
 )
 
-from nydusd.base.errors import BootstrapError
 from nydusd.rafs.areas import Area, Demands, check_areas
 from nydusd.rafs.blobs import (
     BlobInfo,
@@ -166,9 +165,4 @@ def read_tables(Mapping file):
 
 def table_faults(Mapping file):
     """A line for each fault of the tables of the v5 bootstrap in *file*."""
-    demands = Demands("v5", keep=True)
-    try:
-        read_all(file, demands)
-    except BootstrapError as error:
-        demands.faults.append(str(error))
-    return demands.faults
+    return Demands.all_faults("v5", lambda demands: read_all(file, demands))

@@ -16,7 +16,6 @@ from nydusd.rafs.ondisk_v6 cimport (
     SuperblockV6,
 )
 
-from nydusd.base.errors import BootstrapError
 from nydusd.rafs.areas import Area, Demands, check_areas
 from nydusd.rafs.blobs import (
     BlobFeature,
@@ -257,9 +256,4 @@ def read_tables(Mapping file):
 
 def table_faults(Mapping file):
     """A line for each fault of the tables of the v6 bootstrap in *file*."""
-    demands = Demands("v6", keep=True)
-    try:
-        read_all(file, demands)
-    except BootstrapError as error:
-        demands.faults.append(str(error))
-    return demands.faults
+    return Demands.all_faults("v6", lambda demands: read_all(file, demands))
