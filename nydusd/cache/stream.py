@@ -32,31 +32,26 @@ def stream_blob(blob: CachedBlob, stop: threading.Event, may_go_on: Callable[[in
     *may_go_on* is asked with the bytes of each piece, may wait, and ends the stream when false, as
     *stop* does. Bytes that came. `BackendError` when the stream broke off `TRIES_MAX` times.
     """
-    total = 0
     tries = 0
     while not stop.is_set():
         offset = first_missing(blob)
         if offset is None or offset >= blob.info.data_size:
             break
         try:
-            received, ended = _stream_from(blob, offset, stop, may_go_on)
+            return _stream_from(blob, offset, stop, may_go_on)
         except BackendError as exc:
             tries += 1
             if tries >= TRIES_MAX:
                 raise
             logger.info("stream of blob %s is tried again: %s", blob.info.blob_id, exc)
             stop.wait(PAUSE_SECONDS * tries)
-            continue
-        total += received
-        if ended:
-            break
-    return total
+    return 0
 
 
 def _stream_from(
     blob: CachedBlob, offset: int, stop: threading.Event, may_go_on: Callable[[int], bool]
-) -> tuple[int, bool]:
-    """Bytes that came, and whether there is nothing more to come or to be wanted."""
+) -> int:
+    """Bytes that came until the end, or until nothing more is wanted."""
     window = bytearray()
     start = offset  # of the window in the blob
     chunk = 0
@@ -71,13 +66,13 @@ def _stream_from(
             if start >= blob.info.data_size:
                 break
             if stop.is_set() or not may_go_on(len(memoryview(piece))):
-                return received, True
+                return received
     finally:
         close = getattr(pieces, "close", None)
         if close is not None:
             close()
     _keep(blob, chunk, start, window)
-    return received, True
+    return received
 
 
 def _keep(blob: CachedBlob, chunk: int, start: int, window: bytearray) -> tuple[int, int]:
