@@ -35,6 +35,11 @@ class CachePolicy(NamedTuple):
     size_limit: int = 0  # bytes of the folder; 0 = none
     page_key: bytes = b""  # of encrypted data files; not shown
 
+    @property
+    def checks_digests(self) -> bool:
+        """Whether chunks are held against digests: what another key encrypted passes for data."""
+        return self.validate or bool(self.page_key)
+
     def __repr__(self) -> str:
         """The fields but the key."""
         return f"CachePolicy({self.folder}, {self.compressed}, {self.validate})"

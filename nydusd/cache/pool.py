@@ -216,7 +216,7 @@ def open_blob(
             meta = kept_blob_meta(info, meta_path(folder, info)) if folder else None
         digests = digests_of(info, backend, policy, folder) or told
         members = is_gzip_members(info)
-        wanted = (policy.validate or bool(policy.page_key)) and not members
+        wanted = policy.checks_digests and not members
         if policy.validate and not members and info.version == 6 and not digests:
             logger.warning(
                 "blob %s: its chunks cannot be validated: neither it nor the bootstrap has their "
@@ -274,7 +274,7 @@ def blob_meta_source(
 def bootstrap_digests(bootstrap: Bootstrap, info: BlobInfo, policy: CachePolicy) -> bytes:
     """The digests that the bootstrap has of a blob without a digest table of its own."""
     apart = BlobFeature.INLINED_CHUNK_DIGEST | BlobFeature.TARFS
-    if info.version == 5 or not (policy.validate or policy.page_key) or info.features & apart:
+    if info.version == 5 or not policy.checks_digests or info.features & apart:
         return b""
     return digests_of_blob(bootstrap, info.blob_index, info.chunk_count)
 
@@ -283,7 +283,7 @@ def digests_of(
     info: BlobInfo, backend: BlobBackend, policy: CachePolicy, folder: Path | None
 ) -> bytes:
     """The digest table of a blob that is to be validated and has one, else nothing."""
-    wanted = (policy.validate or policy.page_key) and info.ci_compressed_size > 0
+    wanted = policy.checks_digests and info.ci_compressed_size > 0
     if not wanted or not info.features & BlobFeature.INLINED_CHUNK_DIGEST:
         return b""
     reader = backend.reader(info.meta_blob_id)

@@ -40,8 +40,6 @@ cdef extern from "<fcntl.h>" nogil:
         int handle_type
     int name_to_handle_at(int, const char *, file_handle *, int *, int)
     int AT_EMPTY_PATH
-
-cdef extern from "<fcntl.h>" nogil:
     int fcntl(int, int, ...)
     int fallocate(int, int, int64_t, int64_t)
     int F_SETLEASE, F_WRLCK, F_UNLCK, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
@@ -349,9 +347,7 @@ cdef class BlobFile:
         switch_store(&self.writable, 0)
 
     cdef bint lock_out(self) noexcept nogil:
-        if fcntl(self.fd, F_SETLEASE, F_WRLCK) != 0:
-            return False
-        return True
+        return fcntl(self.fd, F_SETLEASE, F_WRLCK) == 0
 
     cdef void let_in(self) noexcept nogil:
         fcntl(self.fd, F_SETLEASE, F_UNLCK)
