@@ -1,11 +1,14 @@
 """What the handlers of requests reach."""
 
-from typing import NamedTuple
+from __future__ import annotations
 
-from nydusd.daemon.daemon import Daemon
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from nydusd.daemon.singleton import AnyDaemon
 
 
 class Context(NamedTuple):
     """The daemon that a control socket belongs to."""
 
-    daemon: Daemon
+    daemon: AnyDaemon

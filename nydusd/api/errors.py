@@ -25,14 +25,15 @@ from nydusd.daemon.errors import (
 from nydusd.daemon.state import UnexpectedEvent
 
 CODE: Final = "UNDEFINED"
+BLOB_WORDS: Final = ("CreateBlob", "DeleteBlob")
 NO_SUCH_MOUNT: Final = "object or filesystem doesn't exist"
 
 
 class ApiError(Exception):
-    """A request that is answered with *status* and *message*."""
+    """A request that is answered with *status* and *message*; *reason* is for the log."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, *, reason: str = "") -> None:
+        super().__init__(f"{message}: {reason}" if reason else message)
         self.status = status
         self.message = message
 
@@ -78,7 +79,8 @@ def as_api_error(exc: BaseException, outer: str) -> ApiError:
         return no_counter(outer)
     if isinstance(exc, UpgradeFailed):
         return ApiError(500, f"{outer}(DaemonAbnormal(UpgradeManager({debug_text(str(exc))})))")
-    text = inner_text(exc)
+    # What is wrong with a blob is told without the frame of a mount.
+    text = system_text(exc) if outer.startswith(BLOB_WORDS) else inner_text(exc)
     if outer == "FsBackendInfo":
         return ApiError(500, f"{outer}(Metrics(Daemon(Other({debug_text(text)}))))")
     if outer == "Mount":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nydusd.api.v1 import NOTHING, json_response
 from nydusd.daemon import metrics
+from nydusd.daemon.errors import NotSupported
 
 if TYPE_CHECKING:
     from nydusd.api.context import Context
@@ -46,9 +47,12 @@ def get_blobcache(context: Context, request: Request) -> Response:
 
 def get_inflight(context: Context, _request: Request) -> Response:
     """The requests of the kernel that are not answered yet."""
+    session = context.daemon.session
+    if session is None:
+        raise NotSupported("this daemon has no session with the kernel")
     found = [
         {"inode": inode, "opcode": opcode, "unique": unique, "timestamp_secs": since}
-        for inode, opcode, unique, since in context.daemon.session.in_flight()
+        for inode, opcode, unique, since in session.in_flight()
     ]
     return json_response(found) if found else NOTHING
 

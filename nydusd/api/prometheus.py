@@ -18,7 +18,7 @@ from nydusd.daemon.errors import NoCounter
 if TYPE_CHECKING:
     from nydusd.api.context import Context
     from nydusd.api.http import Request
-    from nydusd.daemon.daemon import Daemon
+    from nydusd.daemon.singleton import AnyDaemon
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 HUNG_SECONDS: Final = 10  # as the snapshotter's default
@@ -106,13 +106,14 @@ def get_metrics(context: Context, _request: Request) -> Response:
     return Response(200, out.text().encode(), CONTENT_TYPE)
 
 
-def write_daemon(out: Exposition, daemon: Daemon) -> None:
+def write_daemon(out: Exposition, daemon: AnyDaemon) -> None:
     """State, mounts, requests in flight."""
     out.family("nydusd_running", "gauge", "1 while the daemon serves its mount")
     out.sample("nydusd_running", "", int(daemon.shown_state == "RUNNING"))
     out.family("nydusd_mounts", "gauge", "Mounted file systems")
     out.sample("nydusd_mounts", "", len(daemon.mounts.list()))
-    since = [row[3] for row in daemon.session.in_flight()]
+    session = daemon.session
+    since = [] if session is None else [row[3] for row in session.in_flight()]
     out.family("nydusd_inflight_requests", "gauge", "Requests of the kernel not answered yet")
     out.sample("nydusd_inflight_requests", "", len(since))
     out.family("nydusd_hung_io_counts", "gauge", f"Of them, older than {HUNG_SECONDS} seconds")
@@ -122,7 +123,7 @@ def write_daemon(out: Exposition, daemon: Daemon) -> None:
     out.sample("nydusd_backend_events", "", daemon.events.snapshot()["total_errors"])
 
 
-def write_filesystems(out: Exposition, daemon: Daemon) -> None:
+def write_filesystems(out: Exposition, daemon: AnyDaemon) -> None:
     """What is counted of each mount."""
     rows = [
         (label("mountpoint", path), metrics.stats_of(mount).snapshot())
@@ -166,7 +167,7 @@ def write_filesystems(out: Exposition, daemon: Daemon) -> None:
                 out.sample(name, f'{labels},operation="{fop}"', count)
 
 
-def write_caches(out: Exposition, daemon: Daemon) -> None:
+def write_caches(out: Exposition, daemon: AnyDaemon) -> None:
     """What the caches of the mounts have done."""
     rows = [
         (label("mountpoint", path), metrics.cache_metrics([mount]))
@@ -193,7 +194,7 @@ def prefetch_millis(counted: dict[str, Any]) -> int:
     return max(0, 1000 * seconds + millis)
 
 
-def write_backends(out: Exposition, daemon: Daemon) -> None:
+def write_backends(out: Exposition, daemon: AnyDaemon) -> None:
     """What was asked of the mounts' backends."""
     rows = []
     for path, mount in metrics.images(daemon.mounts).items():

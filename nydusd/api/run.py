@@ -5,6 +5,7 @@ takes longer than the start itself, and clients that connect meanwhile wait in t
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from nydusd.api.socket_file import SocketFile
 from nydusd.api.tcp_address import listen_tcp
@@ -12,8 +13,13 @@ from nydusd.daemon.control import ControlThread
 from nydusd.daemon.daemon import Daemon, settle
 from nydusd.daemon.process import EndRequest
 from nydusd.daemon.service_manager import tell
-from nydusd.daemon.settings import Settings
+from nydusd.daemon.settings import Settings, SingletonSettings
 from nydusd.daemon.upgrade import Upgrade
+
+if TYPE_CHECKING:
+    import socket
+
+    from nydusd.daemon.singleton import AnyDaemon
 
 logger = logging.getLogger("nydusd")
 
@@ -31,10 +37,31 @@ def run(settings: Settings, socket_file: SocketFile) -> int:
     daemon.upgrade = Upgrade(daemon)
     if not settings.waits:
         daemon.start()
+    return serve_until_end(daemon, end, socket_file, metrics_sock)
+
+
+def run_singleton(settings: SingletonSettings, socket_file: SocketFile) -> int:
+    """Serve blobs until a signal or a request to end; the exit status."""
+    from nydusd.daemon.singleton import Singleton
+
+    end = EndRequest()
+    end.install()
+    daemon = Singleton(settings, end)
+    daemon.start()
+    return serve_until_end(daemon, end, socket_file)
+
+
+def serve_until_end(
+    daemon: "AnyDaemon",
+    end: EndRequest,
+    socket_file: SocketFile,
+    metrics_sock: "socket.socket | None" = None,
+) -> int:
+    """Answer the API of *daemon*, which is started, until *end* is asked for; the exit status."""
     control = ControlThread(daemon.mounts.tidy)
     try:
         sock = socket_file.listen()
-        logger.info("http server running at %s", settings.apisock)
+        logger.info("http server running at %s", daemon.settings.apisock)
         from nydusd.api.service import serve
 
         control.start()

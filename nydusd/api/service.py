@@ -22,8 +22,8 @@ from nydusd.daemon.service_manager import tell, watchdog_seconds
 if TYPE_CHECKING:
     import socket
 
-    from nydusd.daemon.daemon import Daemon
     from nydusd.daemon.process import EndRequest
+    from nydusd.daemon.singleton import AnyDaemon
 
 logger = logging.getLogger("nydusd")
 
@@ -105,7 +105,7 @@ def keep_alive(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def serve(
-    daemon: Daemon,
+    daemon: AnyDaemon,
     end: EndRequest,
     control: ControlThread,
     sock: socket.socket,

@@ -9,6 +9,7 @@ from nydusd.api.body import field, optional_field, read_object, strings
 from nydusd.api.errors import ApiError, missing_query
 from nydusd.api.http import Request, Response
 from nydusd.base import log
+from nydusd.daemon.errors import NotSupported
 from nydusd.daemon.info import daemon_text, superblock_info
 from nydusd.daemon.mount_request import MountRequest, make_request
 from nydusd.daemon.runtime_settings import UnknownSetting
@@ -104,30 +105,29 @@ def take_over(context: Context, _request: Request) -> Response:
 # --- mounts
 
 
-def mount_request(request: Request) -> MountRequest:
-    """The mount that a body describes."""
+def mount_request(context: Context, request: Request) -> MountRequest:
+    """The mount that a body describes; `NotSupported` when the daemon mounts nothing."""
     mountpoint = needed(request, "mountpoint")
     body = request.body
     fields: dict[str, Any] = read_object(body)
-    prefetch_files = optional_field(body, fields, "prefetch_files", list, [])
-    return make_request(
-        kind=optional_field(body, fields, "fs_type", str, ""),
-        source=field(body, fields, "source", str),
-        config_text=field(body, fields, "config", str),
-        mountpoint=mountpoint,
-        prefetch_files=strings(body, prefetch_files),
-    )
+    kind = optional_field(body, fields, "fs_type", str, "")
+    source = field(body, fields, "source", str)
+    config_text = field(body, fields, "config", str)
+    prefetch_files = strings(body, optional_field(body, fields, "prefetch_files", list, []))
+    if context.daemon.blobs is not None:
+        raise NotSupported("a singleton daemon mounts no file systems")
+    return make_request(kind, source, config_text, mountpoint, prefetch_files)
 
 
 def mount(context: Context, request: Request) -> Response:
     """Serve an image; when the answer comes its files can be read."""
-    context.daemon.mount(mount_request(request))
+    context.daemon.mount(mount_request(context, request))
     return NOTHING
 
 
 def remount(context: Context, request: Request) -> Response:
     """Serve another bootstrap or configuration in the place of what is mounted there."""
-    context.daemon.remount(mount_request(request))
+    context.daemon.remount(mount_request(context, request))
     return NOTHING
 
 

@@ -111,6 +111,10 @@ def _serve(arguments: "Arguments") -> int:
 
 
 def _become_daemon(arguments: "Arguments") -> int:
+    if arguments.command.name == "singleton":
+        from nydusd.cli.singleton import become_singleton
+
+        return become_singleton(arguments)
     import os
 
     apisock = arguments.text("apisock")

@@ -57,11 +57,11 @@ def load_config(path: str) -> tuple[Config, str]:
     return config, data.decode()
 
 
-def read_config_file(path: str) -> bytes:
-    """The bytes of the file at *path*: at most one byte more than a configuration may have."""
+def read_config_file(path: str, most: int = MOST_BYTES) -> bytes:
+    """The bytes of the file at *path*: at most one byte more than *most*, which it may have."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+            return file.read(most + 1)
     except OSError as exc:
         text = f"{path}: {exc.strerror}"
         raise ConfigError(f"Failed to load config: {text}", (text,)) from exc

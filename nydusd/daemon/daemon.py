@@ -50,6 +50,8 @@ class Transfers(Protocol):
 class Daemon:
     """A FUSE daemon as *settings* ask for it."""
 
+    blobs = None  # it serves file systems
+
     def __init__(self, settings: Settings, end: EndRequest) -> None:
         self.settings = settings
         self.machine = StateMachine()
@@ -202,7 +204,21 @@ def run(settings: Settings) -> int:
     """Serve until a signal, or until the mount is gone; the exit status."""
     end = EndRequest()
     end.install()
-    daemon = Daemon(settings, end)
+    return serve_until_end(Daemon(settings, end), end)
+
+
+class Served(Protocol):
+    """What can be started and stopped."""
+
+    def start(self) -> None:
+        """Serve."""
+
+    def stop(self) -> None:
+        """Serve no more."""
+
+
+def serve_until_end(daemon: Served, end: EndRequest) -> int:
+    """Serve without a control socket until *end* is asked for; the exit status."""
     daemon.start()
     settle()
     tell("READY=1")

@@ -9,12 +9,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from nydusd.base import version
-from nydusd.daemon.errors import NotMounted, WrongMountKind
+from nydusd.daemon.errors import NotMounted, NotSupported, WrongMountKind
 from nydusd.daemon.mount_request import MountKind, normal_mountpoint
 from nydusd.rafs.superblock import describe_superblock
 
 if TYPE_CHECKING:
-    from nydusd.daemon.daemon import Daemon
+    from nydusd.daemon.singleton import AnyDaemon
 
 
 def version_info() -> dict[str, str]:
@@ -28,8 +28,8 @@ def version_info() -> dict[str, str]:
     }
 
 
-def daemon_text(daemon: Daemon, *, with_mounts: bool) -> str:
-    """The daemon, its state and, *with_mounts*, what it serves; no secrets."""
+def daemon_text(daemon: AnyDaemon, *, with_mounts: bool) -> str:
+    """The daemon, its state and, *with_mounts*, what it has mounted; no secrets."""
     head = {
         "version": version_info(),
         "id": daemon.settings.id,
@@ -37,15 +37,17 @@ def daemon_text(daemon: Daemon, *, with_mounts: bool) -> str:
         "state": daemon.shown_state,
     }
     shown = "null"
-    if with_mounts:
+    if with_mounts and daemon.blobs is None:  # a singleton mounts nothing
         mounts = sorted(daemon.mounts.list().items())
         texts = [f"{json.dumps(path)}:{mount.text}" for path, mount in mounts]
         shown = f"{{{','.join(texts)}}}"
     return f'{json.dumps(head, separators=(",", ":"))[:-1]},"backend_collection":{shown}}}'
 
 
-def superblock_info(daemon: Daemon, path: str) -> dict[str, Any]:
-    """The superblock of the image mounted at *path*; `NotMounted`, `WrongMountKind`."""
+def superblock_info(daemon: AnyDaemon, path: str) -> dict[str, Any]:
+    """The superblock of the image at *path*; `NotMounted`, `WrongMountKind`, `NotSupported`."""
+    if daemon.blobs is not None:
+        raise NotSupported(f"{path}: this daemon mounts no file systems")
     mount = daemon.mounts.list().get(normal_mountpoint(path))
     if mount is None:
         raise NotMounted(f"{path} is not mounted")

@@ -1,11 +1,12 @@
 """What one daemon was asked to serve: the command line after it has been checked.
 
-`cli` makes a `Settings`, `daemon` lives by it. Paths are text with surrogate escapes where a name
-is not UTF-8 (`os.fsencode` gives the bytes back).
+`cli` makes a `Settings` or a `SingletonSettings`, `daemon` lives by it. Paths are text with
+surrogate escapes where a name is not UTF-8 (`os.fsencode` gives the bytes back).
 """
 
 from typing import NamedTuple
 
+from nydusd.config.blob_entry import BlobEntry
 from nydusd.config.model import Config
 
 
@@ -37,3 +38,20 @@ class Settings(NamedTuple):
     def __repr__(self) -> str:
         """What it asks for, without the text that may hold secrets."""
         return f"Settings(mountpoint={self.mountpoint!r}, bootstrap={self.bootstrap!r})"
+
+
+class SingletonSettings(NamedTuple):
+    """A daemon that mounts nothing: the kernel asks it for the blobs that it was told of.
+
+    *fscache* is the directory of the kernel's cache (cachefiles); None = nobody is served, the API
+    alone is there.
+    """
+
+    entries: tuple[BlobEntry, ...] = ()  # blobs known from the start
+    fscache: str | None = None  # absolute, an existing directory
+    fscache_tag: str | None = None  # name of that cache
+    fscache_threads: int = 4
+    apisock: str | None = None
+    id: str | None = None
+    supervisor: str | None = None
+    waits: bool = False  # for the session of another daemon

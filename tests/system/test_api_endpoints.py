@@ -429,7 +429,11 @@ def test_get_config(served):
         ("PUT", {"type": "bootstrap", "id": "b"}, {}, 400, "BadRequest"),
         (
             "PUT",
-            {"type": "bootstrap", "id": "b", "config": {}},
+            {
+                "type": "bootstrap",
+                "id": "b",
+                "config": {"backend_type": "localfs", "backend_config": {"dir": "/"}},
+            },
             {},
             501,
             "CreateBlobObject(DaemonAbnormal(Unsupported))",
