@@ -110,9 +110,9 @@ class PseudoFs(PyFilesystem):
     def stat(self, ino: int) -> Stat:
         """See `PyFilesystem`."""
         self._directory(ino)
-        return Stat(ino, mode_bits.S_IFDIR | 0o777, nlink=0, mtime=time.time())
+        return Stat(ino, mode_bits.S_IFDIR | 0o777, nlink=0, mtime_ns=time.time_ns())
 
-    def entries(self, ino: int, offset: int) -> list[Entry]:
+    def entries(self, ino: int, handle: int, offset: int) -> list[Entry]:
         """See `PyFilesystem`."""
         directory = self._directory(ino)
         names = [(b".", ino), (b"..", directory.parent), *directory.children.items()]

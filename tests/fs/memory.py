@@ -7,7 +7,7 @@ import stat
 import threading
 
 from nydusd.fs.filesystem import PyFilesystem
-from nydusd.fs.stat import Entry, Stat
+from nydusd.fs.stat import Entry, Opened, Stat
 
 ROOT = 1
 
@@ -31,7 +31,7 @@ class MemoryFs(PyFilesystem):
 
     def stat(self, ino):
         if ino == ROOT:
-            return Stat(ROOT, stat.S_IFDIR | 0o755, nlink=2, mtime=12.5)
+            return Stat(ROOT, stat.S_IFDIR | 0o755, nlink=2, mtime_ns=12_500_000_000)
         if ino - ROOT > len(self.names):
             raise OSError(errno.ENOENT, "no such inode")
         return Stat(ino, stat.S_IFREG | 0o644, size=len(self.data[ino - ROOT - 1]))
@@ -40,7 +40,7 @@ class MemoryFs(PyFilesystem):
         return b"target"
 
     def open_file(self, ino, flags):
-        return ino * 10
+        return Opened(ino * 10)
 
     def close_file(self, ino, handle):
         self.closed.append(handle)
@@ -50,7 +50,7 @@ class MemoryFs(PyFilesystem):
             self.release.wait(30)
         return self.data[ino - ROOT - 1][offset : offset + size]
 
-    def entries(self, ino, offset):
+    def entries(self, ino, handle, offset):
         return [
             Entry(name, ROOT + 1 + at, at + 1, stat.S_IFREG >> 12)
             for at, name in enumerate(self.names)

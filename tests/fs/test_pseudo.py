@@ -30,9 +30,9 @@ def test_a_listing_goes_on_after_its_offset():
     pseudo.make([b"a"])
     pseudo.make([b"b"])
 
-    names = [entry.name for entry in pseudo.entries(ROOT_INO, 0)]
+    names = [entry.name for entry in pseudo.entries(ROOT_INO, 0, 0)]
     assert names == [b".", b"..", b"a", b"b"]
-    rest = pseudo.entries(ROOT_INO, pseudo.entries(ROOT_INO, 0)[2].next_offset)
+    rest = pseudo.entries(ROOT_INO, 0, pseudo.entries(ROOT_INO, 0, 0)[2].next_offset)
     assert [entry.name for entry in rest] == [b"b"]
 
 

@@ -11,7 +11,8 @@ LOOKUP, FORGET, GETATTR, SETATTR, READLINK, SYMLINK, MKNOD, MKDIR = 1, 2, 3, 4, 
 UNLINK, RMDIR, RENAME, LINK, OPEN, READ, WRITE, STATFS, RELEASE = 10, 11, 12, 13, 14, 15, 16, 17, 18
 FSYNC, SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR, FLUSH, INIT = 20, 21, 22, 23, 24, 25, 26
 OPENDIR, READDIR, RELEASEDIR, FSYNCDIR, ACCESS, CREATE, INTERRUPT = 27, 28, 29, 30, 34, 35, 36
-DESTROY, IOCTL, POLL, NOTIFY_REPLY, BATCH_FORGET, READDIRPLUS, LSEEK = 38, 39, 40, 41, 42, 44, 46
+DESTROY, IOCTL, POLL, NOTIFY_REPLY, BATCH_FORGET, FALLOCATE = 38, 39, 40, 41, 42, 43
+READDIRPLUS, RENAME2, LSEEK, COPY_FILE_RANGE = 44, 45, 46, 47
 ROOT_NODE = 1
 UNIQUE = 4242
 
@@ -40,9 +41,8 @@ class Kernel:
         self.ours.close()
         self.theirs.close()
 
-    def send(self, message: bytes) -> bool:
-        """Whether it is left to the Python handlers."""
-        return self.server.serve_bytes(message, self.theirs.fileno())
+    def send(self, message: bytes) -> None:
+        self.server.serve_bytes(message, self.theirs.fileno())
 
     def receive(self) -> tuple[int, int, bytes]:
         """(unique, error, data) of the next reply."""
@@ -56,7 +56,7 @@ class Kernel:
 
     def ask(self, opcode: int, arg: bytes = b"", node: int = ROOT_NODE) -> bytes:
         """The data of the reply; `OSError` for an error."""
-        assert not self.send(request(opcode, arg, node))
+        self.send(request(opcode, arg, node))
         unique, error, data = self.receive()
         assert unique == UNIQUE
         if error:

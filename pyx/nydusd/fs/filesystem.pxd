@@ -1,7 +1,9 @@
 # What a file system answers. One method per operation: 0, OP_UNKNOWN or -errno; of a read also the
 # results of cache/target.pxd. No method blocks on a backend but `fetch`.
+from libc.stdint cimport uint64_t
+
 from nydusd.fs.op cimport (
-    AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+    AttrOp, ChangeOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
 )
 from nydusd.fs.stats cimport FsStats
 
@@ -19,7 +21,11 @@ cdef class Filesystem:
     cdef int readdir(self, DirOp *op) noexcept nogil
     cdef int xattr(self, XattrOp *op) noexcept nogil
     cdef int statfs(self, StatfsOp *op) noexcept nogil
+    # every kind of change, see fs/op.pxd
+    cdef int change(self, ChangeOp *op) noexcept nogil
+    # The kernel has dropped *count* of the times that it was told of *ino*.
+    cdef void forget_ino(self, uint64_t ino, uint64_t count) noexcept nogil
 
 # The same operations in plain Python, behind a gate that takes the GIL.
 cdef class PyFilesystem(Filesystem):
-    pass
+    cdef bint lists_attributes      # set once before it is mounted

@@ -13,7 +13,7 @@ from nydusd.rafs.bootstrap cimport SPAN_ROOM, Attributes
 
 cdef enum:
     OP_DONE = 0
-    OP_UNKNOWN = 5          # this file system leaves the operation to the Python handlers
+    OP_UNKNOWN = 5          # this file system does not know the operation
     # results 1..4 of a read are those of cache/target.pxd
 
 cdef struct LookupOp:
@@ -40,6 +40,7 @@ cdef struct OpenOp:
     uint64_t handle
     bint keep_cache
     bint cache_dir
+    bint direct_io          # reads and writes pass the kernel's page cache by
     bint stateless          # nothing is behind the handle: the kernel may be told never to ask
 
 cdef struct ReadOp:
@@ -102,3 +103,75 @@ cdef struct StatfsOp:
     uint32_t block_size
     uint32_t fragment_size
     uint32_t name_max
+
+cdef enum:
+    CHANGE_ATTRIBUTES = 1
+    MAKE_NODE = 2
+    MAKE_DIRECTORY = 3
+    MAKE_SYMLINK = 4
+    MAKE_LINK = 5
+    CREATE_FILE = 6
+    REMOVE_FILE = 7
+    REMOVE_DIRECTORY = 8
+    RENAME = 9
+    WRITE_FILE = 10
+    FLUSH_FILE = 11
+    SYNC_FILE = 12
+    SYNC_DIRECTORY = 13
+    SET_XATTR = 14
+    REMOVE_XATTR = 15
+    ALLOCATE = 16
+    SEEK = 17
+    COPY_RANGE = 18
+    CHECK_ACCESS = 19
+
+    # what of an inode is to be changed, ChangeOp.valid; as the kernel has it (FATTR_*)
+    SET_MODE = 1 << 0
+    SET_UID = 1 << 1
+    SET_GID = 1 << 2
+    SET_SIZE = 1 << 3
+    SET_ATIME = 1 << 4
+    SET_MTIME = 1 << 5
+    SET_HANDLE = 1 << 6         # `handle` is an open file of the inode
+    SET_ATIME_NOW = 1 << 7
+    SET_MTIME_NOW = 1 << 8
+    SET_KILL_PRIVILEGES = 1 << 11   # set-user-id and set-group-id bits go
+
+# What only a file system that can be changed knows: one struct for all of it, since none of it is
+# on the way of a read. Which fields a kind has, `fs.change` says.
+cdef struct ChangeOp:
+    uint32_t kind
+    uint64_t node_id            # of the inode, or of the directory that `name` is in
+    uint64_t ino
+    uint64_t other_id           # the new directory, the inode to link, the target of a copy; or 0
+    uint64_t other_ino          # set by the mount table, of the same mount
+    uint64_t handle
+    uint64_t other_handle
+    const char *name
+    size_t name_len
+    const char *new_name        # of a rename; of a symbolic link: where it leads
+    size_t new_name_len
+    uint32_t uid                # the caller
+    uint32_t gid
+    uint32_t pid
+    uint32_t mode
+    uint32_t rdev
+    uint32_t flags              # O_*, RENAME_*, XATTR_*, FALLOC_FL_*, SEEK_*, R_OK and the like
+    bint data_only              # of a sync
+    bint kills_privileges       # of a write: set-user-id and set-group-id bits go
+    uint32_t valid              # SET_*
+    uint64_t offset
+    uint64_t other_offset
+    uint64_t length             # also the size to set
+    int64_t atime               # seconds since the epoch
+    int64_t mtime
+    uint32_t atime_nsec
+    uint32_t mtime_nsec
+    const uint8_t *data         # borrowed from the request: what to write, the value of an xattr
+    size_t data_len
+    Attributes attr             # of the inode that was made or changed; attr.ino 0: none is told
+    uint64_t child_id           # its node id; set by the mount table
+    uint64_t entry_valid
+    uint64_t attr_valid
+    OpenOp opened               # of a created file
+    uint64_t done               # bytes written or copied; the place that was sought

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from nydusd.fs.filesystem cimport Filesystem
 from nydusd.fs.op cimport (
-    AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+    AttrOp, ChangeOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
 )
 
 cdef enum:
@@ -56,12 +56,17 @@ cdef class Vfs:
     cdef int read(self, ReadOp *op, Mount **mount) noexcept nogil
     cdef void count_read(self, Mount *mount, const ReadOp *op, int rc) noexcept nogil
     cdef void leave(self, Mount *mount) noexcept nogil
-    cdef void forget(self, uint64_t node_id, bint many) noexcept nogil
+    # -EXDEV when the two inodes of a change are in different mounts
+    cdef int change(self, ChangeOp *op) noexcept nogil
+    # The kernel has dropped *node_id* *count* times; *fop*: FOP_FORGET or FOP_BATCH_FORGET if this
+    # one is to be counted, FOPS if not.
+    cdef void forget(self, uint64_t node_id, uint64_t count, unsigned int fop) noexcept nogil
 
     cdef int done(self, Mount *mount, unsigned int fop, uint64_t ino, int rc) noexcept nogil
 
     cdef Mount *enter(self, uint64_t node_id, uint64_t *ino) noexcept nogil
     cdef Mount *enter_slot(self, uint32_t slot) noexcept nogil
+    cdef int find_other(self, Mount *mount, ChangeOp *op) noexcept nogil
     cdef int cross(self, LookupOp *op, Mount *parent) noexcept nogil
     cdef Mount *take_free(self) except NULL
     cdef int put_free(self, Mount *mount) except -1

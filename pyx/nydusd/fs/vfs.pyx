@@ -9,7 +9,7 @@ atomic store and waits for the count to fall to 0 before it lets go of a file sy
 import cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.errno cimport EIO, ENOENT
+from libc.errno cimport EIO, ENOENT, EXDEV
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from posix.unistd cimport usleep
@@ -17,12 +17,12 @@ from posix.unistd cimport usleep
 from nydusd.base.parking cimport monotonic_ms
 from nydusd.fs.filesystem cimport Filesystem
 from nydusd.fs.op cimport (
-    OP_DONE, OP_UNKNOWN, AttrOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+    OP_DONE, OP_UNKNOWN, AttrOp, ChangeOp, DirOp, LinkOp, LookupOp, OpenOp, ReadOp, StatfsOp,
+    XattrOp,
 )
 from nydusd.fs.stats cimport (
-    FOP_BATCH_FORGET, FOP_FORGET, FOP_GETATTR, FOP_GETXATTR, FOP_LISTXATTR, FOP_LOOKUP, FOP_OPEN,
-    FOP_OPENDIR, FOP_READDIR, FOP_READDIRPLUS, FOP_READLINK, FOP_RELEASE, FOP_STATFS, FsStats,
-    monotonic_ns,
+    FOP_GETATTR, FOP_GETXATTR, FOP_LISTXATTR, FOP_LOOKUP, FOP_OPEN, FOP_OPENDIR, FOP_READDIR,
+    FOP_READDIRPLUS, FOP_READLINK, FOP_RELEASE, FOP_STATFS, FOPS, FsStats, monotonic_ns,
 )
 
 from nydusd.base.errors import MountError
@@ -263,12 +263,42 @@ cdef class Vfs:
             (<FsStats>mount.stats).count_read(op.ino, op.size, op.target.length,
                                               monotonic_ns() - op.began_ns, rc)
 
-    cdef void forget(self, uint64_t node_id, bint many) noexcept nogil:
-        """Count that the kernel has dropped *node_id*: nothing here depends on it."""
+    cdef int find_other(self, Mount *mount, ChangeOp *op) noexcept nogil:
+        """Turn the second node of a change into an inode of *mount*: 0, -EXDEV."""
+        cdef uint32_t slot = slot_of(op.other_id)
+        op.other_ino = op.other_id & INO_MASK
+        if op.other_id == NODE_ROOT:
+            slot = u32_load(&self.root_slot)
+            op.other_ino = mount.root_ino
+        return OP_DONE if slot == mount.slot else -EXDEV
+
+    cdef int change(self, ChangeOp *op) noexcept nogil:
+        cdef Mount *mount = self.enter(op.node_id, &op.ino)
+        cdef int rc = OP_DONE
+        if mount == NULL:
+            return -ENOENT
+        if op.other_id != 0:
+            rc = self.find_other(mount, op)
+        if rc == OP_DONE:
+            rc = (<Filesystem>mount.filesystem).change(op)
+        if rc == OP_DONE and op.attr.ino != 0:
+            if op.attr.ino > INO_MASK:
+                rc = -EIO
+            op.child_id = op.attr.ino = mount.base | op.attr.ino
+        self.leave(mount)
+        return rc
+
+    cdef void forget(self, uint64_t node_id, uint64_t count, unsigned int fop) noexcept nogil:
         cdef uint64_t ino = 0
         cdef Mount *mount = self.enter(node_id, &ino)
-        if mount != NULL:
-            self.done(mount, FOP_BATCH_FORGET if many else FOP_FORGET, ino, 0)
+        if mount == NULL:
+            return
+        if count > 0:
+            (<Filesystem>mount.filesystem).forget_ino(ino, count)
+        if fop < FOPS:
+            self.done(mount, fop, ino, 0)
+        else:
+            self.leave(mount)
 
     # ---------------------------------------------------------------- mounts
 

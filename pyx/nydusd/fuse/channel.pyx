@@ -2,9 +2,9 @@
 
 llfuse binds `fuse_mount` and `fuse_unmount` by name. `expose` puts this module's before libfuse's,
 so that llfuse gets a channel of ours: `receive` reads /dev/fuse and answers through the server
-without the GIL, and passes up only what the server leaves to Python handlers. libfuse is told of a
-made-up INIT, and its answer to that goes nowhere: the kernel's INIT is the server's business, and
-was another process's where the descriptor is inherited. One session at a time in a process.
+without the GIL, until the end. libfuse is told of a made-up INIT, and its answer to that goes
+nowhere: the kernel's INIT is the server's business, and was another process's where the descriptor
+is inherited. One session at a time in a process.
 """
 
 import os
@@ -21,10 +21,10 @@ from nydusd.fs.op cimport iovec
 from nydusd.fuse.reply cimport (
     ReplyPort, Room, free_room, new_room, noted_request, notify, send_to_device,
 )
-from nydusd.fuse.server cimport LEFT_TO_HANDLERS, Server
+from nydusd.fuse.server cimport Server
 from nydusd.fuse.wire cimport (
     FUSE_INIT, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_RESEND, InHeader,
-    InitIn, InvalEntryOut, InvalInodeOut, OutHeader,
+    InitIn, InvalEntryOut, InvalInodeOut,
 )
 
 from nydusd.base.errors import MountError, check
@@ -127,9 +127,6 @@ cdef extern from *:
 cdef enum:
     # A request with 1 MiB of data and its headers fits: the kernel refuses to fill less.
     REQUEST_BYTES = (1 << 20) + 8192
-    LIBFUSE_UNKNOWING = 0       # of `libfuse`
-    LIBFUSE_TOLD = 1
-    LIBFUSE_READY = 2
     LIBFUSE_MINOR = 19          # libfuse 2.9 knows no later protocol
     POLL_MS = 1000
     WORKERS_MAX = 1024          # as many as the command line allows
@@ -148,7 +145,7 @@ cdef struct Session:
     void *server            # borrowed from `the_server`
     int stopping            # atomic
     int end_code            # atomic; errno with which the kernel ended the connection
-    int libfuse             # atomic; whether libfuse has had its INIT
+    int is_libfuse_told     # atomic; it has had its INIT
     Worker *workers         # guarded by workers_lock
     fuse_chan *channel      # libfuse's; NULL until llfuse has asked for it
 
@@ -234,59 +231,42 @@ cdef void give_permit(Room *room) noexcept nogil:
     room.has_permit = False
 
 
-cdef ssize_t next_request(Worker *worker, char *buf, size_t size) noexcept nogil:
-    """Answer requests until one is left to the handlers: its length, or 0 at the end."""
+cdef void serve_requests(Worker *worker, char *buf, size_t size) noexcept nogil:
+    """Answer requests until the end."""
     cdef ssize_t n
     while not state_load(&session.stopping):
         if not worker.room.has_permit and not take_permit(worker.room):
             continue
         n = c_read(session.port.fd, buf, size)
         if n >= 0:
-            if (<Server>session.server).serve(&session.port, worker.room, <uint8_t *>buf,
-                                              n) == LEFT_TO_HANDLERS:
-                give_permit(worker.room)
-                return n
+            (<Server>session.server).serve(&session.port, worker.room, <uint8_t *>buf, n)
         elif errno == EAGAIN:
             wait_for_requests()
         elif errno != EINTR and errno != ENOENT:    # ENOENT: the request was taken back
             state_store(&session.end_code, errno)
             break
     give_permit(worker.room)
-    return 0
 
 
 cdef int receive(fuse_chan **channel, char *buf, size_t size) noexcept nogil:
-    """`fuse_chan_ops.receive`: the length of a request for libfuse, or 0: the session is over."""
+    """`fuse_chan_ops.receive`: libfuse's INIT once, and afterwards 0: the session is over."""
     cdef Worker *worker = <Worker *>my_worker_get()
-    cdef ssize_t n = 0
     if worker == NULL:
         worker = join_workers()
     if worker == NULL:
         state_store(&session.end_code, ENOMEM)
     else:
-        if state_claim(&session.libfuse, LIBFUSE_UNKNOWING, LIBFUSE_TOLD):
+        if state_claim(&session.is_libfuse_told, 0, 1):
             return make_up_init(buf)
-        # what is left to libfuse before it has had its INIT, it would refuse
-        while state_load(&session.libfuse) != LIBFUSE_READY and not state_load(&session.stopping):
-            usleep(200)
-        n = next_request(worker, buf, size)
-        if n > 0:
-            return <int>n
+        serve_requests(worker, buf, size)
         leave_workers(worker)
     fuse_session_exit(fuse_chan_session(channel[0]))
     return 0
 
 
 cdef int send(fuse_chan *channel, const iovec *iov, size_t count) noexcept nogil:
-    """`fuse_chan_ops.send`: a reply of libfuse; that to the made-up INIT ends here."""
-    cdef int rc
-    if iov == NULL or count == 0:
-        return 0
-    if (<OutHeader *>iov[0].iov_base).unique == MADE_UP_UNIQUE:
-        state_store(&session.libfuse, LIBFUSE_READY)
-        return 0
-    rc = session.port.send(&session.port, iov, <int>count)
-    return 0 if rc == -ENOENT else rc
+    """`fuse_chan_ops.send`: libfuse's answer to the made-up INIT is all that it ever has to say."""
+    return 0
 
 
 cdef void destroy(fuse_chan *channel) noexcept nogil:

@@ -2,22 +2,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from nydusd.fs.vfs cimport Vfs
+from nydusd.fuse.call cimport Call
 from nydusd.fuse.deferred cimport DeferredReads
 from nydusd.fuse.permits cimport Permits
 from nydusd.fuse.reply cimport ReplyPort, Room
-from nydusd.fuse.wire cimport InHeader
-
-cdef enum:
-    SERVED = 0              # answered, or nothing is to be answered
-    LEFT_TO_HANDLERS = 1    # well formed, and the business of the Python handlers
-
-# One request while it is served; all pointers until the reply.
-cdef struct Call:
-    const ReplyPort *port
-    Room *room
-    InHeader header
-    const uint8_t *arg
-    size_t arg_len
 
 cdef class Server:
     cdef Vfs vfs
@@ -30,11 +18,14 @@ cdef class Server:
     cdef uint64_t offered
     cdef uint64_t accepted
 
-    # SERVED or LEFT_TO_HANDLERS
-    cdef int serve(self, const ReplyPort *port, Room *room, const uint8_t *request,
-                   size_t size) noexcept nogil
+    # Answers the request, or sees to it that it will be.
+    cdef void serve(self, const ReplyPort *port, Room *room, const uint8_t *request,
+                    size_t size) noexcept nogil
 
     cdef int dispatch(self, Call *call) noexcept nogil
+    cdef int serve_rare(self, Call *call) noexcept nogil
+    cdef void forget(self, Call *call) noexcept nogil
+    cdef int change(self, Call *call) noexcept nogil
     cdef int init(self, Call *call) noexcept nogil
     cdef int lookup(self, Call *call) noexcept nogil
     cdef int getattr(self, Call *call) noexcept nogil

@@ -12,10 +12,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
 from nydusd.fs.op cimport (
-    OP_DONE, OP_UNKNOWN, READ_CLAIMED, READ_DONE, READ_MISSING, SPAN_ROOM, Attributes, AttrOp,
-    DirOp, LinkOp, ListedEntry, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
+    OP_DONE, OP_UNKNOWN, READ_CLAIMED, READ_DONE, READ_MISSING, SPAN_ROOM, AttrOp, DirOp,
+    LinkOp, ListedEntry, LookupOp, OpenOp, ReadOp, StatfsOp, XattrOp,
 )
+from nydusd.fs.stats cimport FOP_BATCH_FORGET, FOP_FORGET, FOPS
 from nydusd.fs.vfs cimport Mount, Vfs
+from nydusd.fuse.call cimport ANSWERED, Call, fill_entry, fill_attr, fill_open
+from nydusd.fuse.changes cimport is_change, serve_change
 from nydusd.fuse.deferred cimport DeferredReads
 from nydusd.fuse.permits cimport Permits, waits_for_disk
 from nydusd.fuse.reply cimport (
@@ -23,18 +26,16 @@ from nydusd.fuse.reply cimport (
     reply_gathered, send_to_device,
 )
 from nydusd.fuse.wire cimport (
-    FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FUSE_BATCH_FORGET, FUSE_CREATE, FUSE_DESTROY, FUSE_FORGET,
-    FUSE_GETATTR, FUSE_GETXATTR, FUSE_INIT, FUSE_INTERRUPT, FUSE_IOCTL, FUSE_LINK, FUSE_LISTXATTR,
-    FUSE_LOOKUP, FUSE_MKDIR, FUSE_MKNOD, FUSE_NOTIFY_REPLY, FUSE_OPEN, FUSE_OPENDIR, FUSE_READ,
-    FUSE_READDIR, FUSE_READDIRPLUS, FUSE_READLINK, FUSE_RELEASE, FUSE_RELEASEDIR,
-    FUSE_REMOVEXATTR, FUSE_RENAME, FUSE_RMDIR, FUSE_SETATTR, FUSE_SETXATTR, FUSE_STATFS,
-    FUSE_SYMLINK, FUSE_UNLINK, FUSE_WRITE, INIT_ASYNC_DIO, INIT_ASYNC_READ, INIT_BIG_WRITES,
+    FUSE_BATCH_FORGET, FUSE_DESTROY, FUSE_FORGET, FUSE_GETATTR, FUSE_GETXATTR, FUSE_INIT,
+    FUSE_INTERRUPT, FUSE_IOCTL, FUSE_LISTXATTR, FUSE_LOOKUP, FUSE_NOTIFY_REPLY, FUSE_OPEN,
+    FUSE_OPENDIR, FUSE_READ, FUSE_READDIR, FUSE_READDIRPLUS, FUSE_READLINK, FUSE_RELEASE,
+    FUSE_RELEASEDIR, FUSE_STATFS, INIT_ASYNC_DIO, INIT_ASYNC_READ, INIT_BIG_WRITES,
     INIT_CACHE_SYMLINKS, INIT_DO_READDIRPLUS, INIT_EXPLICIT_INVAL_DATA, INIT_EXT,
     INIT_HANDLE_KILLPRIV_V2, INIT_IN_BEFORE_36, INIT_MAX_PAGES, INIT_NO_OPENDIR_SUPPORT,
     INIT_NO_OPEN_SUPPORT, INIT_OUT_BEFORE_23, INIT_OUT_BEFORE_5, INIT_PARALLEL_DIROPS,
-    INIT_READDIRPLUS_AUTO, WIRE_MAJOR, WIRE_MINOR, Attr, AttrOut, Dirent, EntryOut, GetattrIn,
-    GetxattrIn, GetxattrOut, InHeader, InitIn, InitOut, OpenIn, OpenOut, ReadIn, ReleaseIn,
-    StatfsOut,
+    INIT_READDIRPLUS_AUTO, WIRE_MAJOR, WIRE_MINOR, AttrOut, Dirent, EntryOut, ForgetIn, ForgetOne,
+    GetattrIn, GetxattrIn, GetxattrOut, InHeader, InitIn, InitOut, OpenIn, OpenOut, ReadIn,
+    ReleaseIn, StatfsOut,
 )
 
 
@@ -49,7 +50,6 @@ cdef extern from *:
     int flag_add(int *, int) noexcept nogil
 
 cdef enum:
-    ANSWERED = 3                # of a handler: nothing is left to send
     MAX_BACKGROUND = 65535
     CONGESTION = 49149
     MAX_WRITE = 1 << 20
@@ -71,31 +71,6 @@ cdef struct Listing:
     uint8_t *buf
     size_t room
     size_t used
-
-
-cdef void fill_attr(Attr *out, const Attributes *attr) noexcept nogil:
-    memset(out, 0, sizeof(Attr))
-    out.ino = attr.ino
-    out.size = attr.size
-    out.blocks = attr.blocks
-    out.mtime = <uint64_t>attr.mtime
-    out.mtime_nsec = attr.mtime_nsec
-    out.mode = attr.mode
-    out.nlink = attr.nlink
-    out.uid = attr.uid
-    out.gid = attr.gid
-    out.rdev = attr.rdev
-    out.blksize = BLOCK_SIZE
-
-
-cdef void fill_entry(EntryOut *out, uint64_t node_id, const Attributes *attr,
-                     uint64_t entry_valid, uint64_t attr_valid) noexcept nogil:
-    out.node_id = node_id
-    out.generation = 0
-    out.entry_valid = entry_valid
-    out.attr_valid = attr_valid
-    out.entry_valid_nsec = out.attr_valid_nsec = 0
-    fill_attr(&out.attr, attr)
 
 
 cdef int append_entry(DirOp *op, const ListedEntry *entry, size_t before) noexcept nogil:
@@ -135,69 +110,6 @@ cdef int emit_direntplus(DirOp *op, const ListedEntry *entry) noexcept nogil:
     return 0
 
 
-cdef bint has_strings(const uint8_t *arg, size_t size, int count) noexcept nogil:
-    """Whether *count* NUL-terminated strings, none empty, begin at *arg*."""
-    cdef const uint8_t *end
-    while count > 0:
-        end = <const uint8_t *>memchr(arg, 0, size) if size > 0 else NULL
-        if end == NULL or end == arg:
-            return False
-        size -= end - arg + 1
-        arg = end + 1
-        count -= 1
-    return True
-
-
-cdef bint is_well_formed(uint32_t opcode, const uint8_t *arg, size_t size) noexcept nogil:
-    """Whether a request for the Python handlers is as long as it says: libfuse does not look."""
-    cdef size_t fixed = 0
-    cdef int strings = 1
-    cdef uint32_t data = 0
-    cdef const uint8_t *name_end
-    if opcode == FUSE_SETATTR:
-        fixed, strings = 88, 0
-    elif opcode == FUSE_SYMLINK:
-        strings = 2
-    elif opcode == FUSE_MKNOD or opcode == FUSE_CREATE:
-        fixed = 16
-    elif opcode == FUSE_MKDIR or opcode == FUSE_LINK:
-        fixed = 8
-    elif opcode == FUSE_RENAME:
-        fixed, strings = 8, 2
-    elif opcode == FUSE_WRITE:
-        fixed, strings = 40, 0
-    elif opcode == FUSE_SETXATTR:
-        fixed = 8       # its longer form was not negotiated
-    if size < fixed:
-        return False
-    if opcode == FUSE_WRITE:
-        memcpy(&data, arg + 16, sizeof(uint32_t))
-        return data <= size - fixed
-    if not has_strings(arg + fixed, size - fixed, strings):
-        return False
-    if opcode == FUSE_SETXATTR:
-        memcpy(&data, arg, sizeof(uint32_t))
-        name_end = <const uint8_t *>memchr(arg + fixed, 0, size - fixed)
-        return data <= size - <size_t>(name_end + 1 - arg)
-    return True
-
-
-cdef bint is_for_handlers(uint32_t opcode) noexcept nogil:
-    return opcode in (
-        FUSE_SETATTR, FUSE_SYMLINK, FUSE_MKNOD, FUSE_MKDIR, FUSE_UNLINK, FUSE_RMDIR, FUSE_RENAME,
-        FUSE_LINK, FUSE_WRITE, FUSE_SETXATTR, FUSE_REMOVEXATTR, FUSE_CREATE)
-
-
-cdef uint64_t forgotten_node(const Call *call) noexcept nogil:
-    """The (first) node of FORGET or BATCH_FORGET; 0 when there is none."""
-    cdef uint64_t node_id = 0
-    if call.header.opcode == FUSE_FORGET:
-        return call.header.node_id
-    if call.arg_len >= BATCH_FORGET_HEAD + sizeof(uint64_t):
-        memcpy(&node_id, call.arg + BATCH_FORGET_HEAD, sizeof(uint64_t))
-    return node_id
-
-
 @cython.final
 cdef class Server:
     """Serves *vfs*; reads that must wait go to *deferred*.
@@ -213,13 +125,13 @@ cdef class Server:
         self.deferred = deferred
         self.zero_message_open = zero_message_open
 
-    cdef int serve(self, const ReplyPort *port, Room *room, const uint8_t *request,
-                   size_t size) noexcept nogil:
+    cdef void serve(self, const ReplyPort *port, Room *room, const uint8_t *request,
+                    size_t size) noexcept nogil:
         cdef Call call
         cdef size_t extensions
         cdef int rc
         if size < sizeof(InHeader):
-            return SERVED       # no number to answer to
+            return              # no number to answer to
         call.port = port
         call.room = room
         memcpy(&call.header, request, sizeof(InHeader))
@@ -232,13 +144,12 @@ cdef class Server:
         else:
             call.arg_len -= extensions
             rc = self.dispatch(&call)
-        if rc != LEFT_TO_HANDLERS and rc != ANSWERED:
+        if rc != ANSWERED:
             reply_error(port, call.header.unique, -ENOSYS if rc == OP_UNKNOWN else rc)
         note_request(room, 0, 0, 0)
-        return LEFT_TO_HANDLERS if rc == LEFT_TO_HANDLERS else SERVED
 
     cdef int dispatch(self, Call *call) noexcept nogil:
-        """ANSWERED, LEFT_TO_HANDLERS, or the code of an answer without data."""
+        """ANSWERED, or the code of an answer without data."""
         cdef uint32_t opcode = call.header.opcode
         if opcode == FUSE_READ:
             return self.read(call)
@@ -251,8 +162,8 @@ cdef class Server:
         elif opcode == FUSE_READDIR:
             return self.readdir(call, False)
         elif opcode == FUSE_FORGET or opcode == FUSE_BATCH_FORGET:
-            self.vfs.forget(forgotten_node(call), opcode == FUSE_BATCH_FORGET)
-            return ANSWERED     # inodes are the image's: there is nothing to forget
+            self.forget(call)
+            return ANSWERED
         elif opcode == FUSE_OPEN:
             return self.open(call, False)
         elif opcode == FUSE_OPENDIR:
@@ -267,6 +178,13 @@ cdef class Server:
             return self.xattr(call, False)
         elif opcode == FUSE_LISTXATTR:
             return self.xattr(call, True)
+        return self.serve_rare(call)
+
+    cdef int serve_rare(self, Call *call) noexcept nogil:
+        """As `dispatch`, for what readers of an image do not ask for."""
+        cdef uint32_t opcode = call.header.opcode
+        if is_change(opcode):
+            return self.change(call)
         elif opcode == FUSE_STATFS:
             return self.statfs(call)
         elif opcode == FUSE_INIT:
@@ -277,13 +195,33 @@ cdef class Server:
             return 0
         elif opcode == FUSE_IOCTL:
             return -ENOTTY
-        elif is_for_handlers(opcode):
-            if is_well_formed(opcode, call.arg, call.arg_len):
-                return LEFT_TO_HANDLERS
-            return -EINVAL
-        # FLUSH, ACCESS, FSYNC, LSEEK, POLL, locks, STATX, ...: the kernel asks once, and then does
-        # without
-        return -ENOSYS
+        return -ENOSYS      # POLL, locks, STATX, ...: the kernel asks once, and then does without
+
+    cdef void forget(self, Call *call) noexcept nogil:
+        """Tell the file systems what the kernel has dropped; one request counts once."""
+        cdef ForgetIn asked
+        cdef ForgetOne one
+        cdef const uint8_t *row = call.arg + BATCH_FORGET_HEAD
+        cdef size_t room = call.arg_len
+        if call.header.opcode == FUSE_FORGET:
+            asked.count = 0
+            if room >= sizeof(ForgetIn):
+                memcpy(&asked, call.arg, sizeof(ForgetIn))
+            self.vfs.forget(call.header.node_id, asked.count, FOP_FORGET)
+            return
+        while room >= BATCH_FORGET_HEAD + sizeof(ForgetOne):
+            memcpy(&one, row, sizeof(ForgetOne))
+            self.vfs.forget(one.node_id, one.count,
+                            FOP_BATCH_FORGET if room == call.arg_len else FOPS)
+            row += sizeof(ForgetOne)
+            room -= sizeof(ForgetOne)
+
+    cdef int change(self, Call *call) noexcept nogil:
+        """A change may wait for a disk: another worker, if there is one, takes requests then."""
+        if self.permits is not None and self.permits.spare > 0 and call.room.has_permit:
+            self.permits.give()
+            call.room.has_permit = False
+        return serve_change(self.vfs, call, not self.zero_message_open)
 
     cdef int init(self, Call *call) noexcept nogil:
         """Agree with the kernel on version and features."""
@@ -345,7 +283,9 @@ cdef class Server:
             out.entry_valid = op.entry_valid
         else:
             fill_entry(&out, op.child_id, &op.attr, op.entry_valid, op.attr_valid)
-        reply_data(call.port, call.header.unique, &out, sizeof(EntryOut))
+        if reply_data(call.port, call.header.unique, &out, sizeof(EntryOut)) < 0 and (
+                op.attr.ino != 0):
+            self.vfs.forget(op.child_id, 1, FOPS)   # the kernel has not heard of it
         return ANSWERED
 
     cdef int getattr(self, Call *call) noexcept nogil:
@@ -394,13 +334,9 @@ cdef class Server:
             return rc
         if op.stateless and self.zero_message_open:
             return -ENOSYS      # never asked again; the kernel then keeps what it has cached
-        memset(&out, 0, sizeof(OpenOut))
-        out.handle = op.handle
-        if op.keep_cache:
-            out.open_flags |= FOPEN_KEEP_CACHE
-        if directory and op.cache_dir:
-            out.open_flags |= FOPEN_CACHE_DIR
-        reply_data(call.port, call.header.unique, &out, sizeof(OpenOut))
+        fill_open(&out, &op)
+        if reply_data(call.port, call.header.unique, &out, sizeof(OpenOut)) < 0:
+            self.vfs.release(&op)   # nobody will close it
         return ANSWERED
 
     cdef int release(self, Call *call, bint directory) noexcept nogil:
@@ -539,22 +475,20 @@ cdef class Server:
         return ANSWERED
 
     def serve_bytes(self, const uint8_t[::1] request, int fd):
-        """Serve one request, its answer written to *fd*; whether it is left to the handlers.
+        """Serve one request, its answer written to *fd*.
 
         For carriers written in Python, and for tests.
         """
         cdef ReplyPort port
         cdef Room *room = new_room()
-        cdef int rc
         if room == NULL:
             raise MemoryError
         port.fd = fd
         port.send = send_to_device
         with nogil:
-            rc = self.serve(&port, room, &request[0] if request.shape[0] > 0 else NULL,
-                            request.shape[0])
+            self.serve(&port, room, &request[0] if request.shape[0] > 0 else NULL,
+                       request.shape[0])
             free_room(room)
-        return rc == LEFT_TO_HANDLERS
 
     def adopt(self, uint64_t offered, uint64_t accepted):
         """Serve a connection whose INIT another process has answered; before the first request.

@@ -42,8 +42,11 @@ cdef enum:
     FUSE_IOCTL = 39
     FUSE_NOTIFY_REPLY = 41      # no reply
     FUSE_BATCH_FORGET = 42      # no reply
+    FUSE_FALLOCATE = 43
     FUSE_READDIRPLUS = 44
     FUSE_RENAME2 = 45
+    FUSE_LSEEK = 46
+    FUSE_COPY_FILE_RANGE = 47
 
     # notifications: the error field of a header whose unique is 0
     FUSE_NOTIFY_INVAL_INODE = 2
@@ -51,8 +54,14 @@ cdef enum:
     FUSE_NOTIFY_RESEND = 7
 
     # OpenOut.open_flags
+    FOPEN_DIRECT_IO = 1
     FOPEN_KEEP_CACHE = 2
     FOPEN_CACHE_DIR = 8
+    FOPEN_NOFLUSH = 32
+
+    # WriteIn.write_flags, FsyncIn.sync_flags
+    WRITE_KILL_SUIDGID = 1 << 2
+    FSYNC_DATA_ONLY = 1 << 0
 
     # InitIn.flags, InitOut.flags
     INIT_ASYNC_READ = 1 << 0
@@ -171,6 +180,115 @@ cdef packed struct StatfsOut:   # 80 bytes
     uint32_t fragment_size      # +48
     uint32_t padding            # +52
     uint32_t spare[6]           # +56
+
+cdef packed struct ForgetIn:    # 8 bytes
+    uint64_t count              # +0
+
+cdef packed struct ForgetOne:   # 16 bytes; of BATCH_FORGET, after a count and padding
+    uint64_t node_id            # +0
+    uint64_t count              # +8
+
+cdef packed struct SetattrIn:   # 88 bytes
+    uint32_t valid              # +0   as fs/op.pxd has SET_*
+    uint32_t padding            # +4
+    uint64_t handle             # +8
+    uint64_t size               # +16
+    uint64_t lock_owner         # +24
+    uint64_t atime              # +32
+    uint64_t mtime              # +40
+    uint64_t ctime              # +48
+    uint32_t atime_nsec         # +56
+    uint32_t mtime_nsec         # +60
+    uint32_t ctime_nsec         # +64
+    uint32_t mode               # +68
+    uint32_t unused             # +72
+    uint32_t uid                # +76
+    uint32_t gid                # +80
+    uint32_t unused_too         # +84
+
+cdef packed struct MknodIn:     # 16 bytes, then the name
+    uint32_t mode               # +0
+    uint32_t rdev               # +4
+    uint32_t umask              # +8   taken off the mode by the kernel
+    uint32_t padding            # +12
+
+cdef packed struct MkdirIn:     # 8 bytes, then the name
+    uint32_t mode               # +0
+    uint32_t umask              # +4
+
+cdef packed struct CreateIn:    # 16 bytes, then the name; the answer: EntryOut and OpenOut
+    uint32_t flags              # +0   O_*
+    uint32_t mode               # +4
+    uint32_t umask              # +8
+    uint32_t open_flags         # +12
+
+cdef packed struct RenameIn:    # 8 bytes, then both names
+    uint64_t new_parent         # +0
+
+cdef packed struct Rename2In:   # 16 bytes, then both names
+    uint64_t new_parent         # +0
+    uint32_t flags              # +8   RENAME_*
+    uint32_t padding            # +12
+
+cdef packed struct LinkIn:      # 8 bytes, then the name
+    uint64_t node_id            # +0
+
+cdef packed struct WriteIn:     # 40 bytes, then the data
+    uint64_t handle             # +0
+    uint64_t offset             # +8
+    uint32_t size               # +16
+    uint32_t write_flags        # +20  WRITE_*
+    uint64_t lock_owner         # +24
+    uint32_t flags              # +32  O_* of the file
+    uint32_t padding            # +36
+
+cdef packed struct WriteOut:    # 8 bytes; also of COPY_FILE_RANGE
+    uint32_t size               # +0
+    uint32_t padding            # +4
+
+cdef packed struct FlushIn:     # 24 bytes
+    uint64_t handle             # +0
+    uint32_t unused             # +8
+    uint32_t padding            # +12
+    uint64_t lock_owner         # +16
+
+cdef packed struct FsyncIn:     # 16 bytes; also of FSYNCDIR
+    uint64_t handle             # +0
+    uint32_t sync_flags         # +8   FSYNC_*
+    uint32_t padding            # +12
+
+cdef packed struct SetxattrIn:  # 8 bytes (its longer form is not negotiated), name and value
+    uint32_t size               # +0   of the value
+    uint32_t flags              # +4   XATTR_*
+
+cdef packed struct AccessIn:    # 8 bytes
+    uint32_t mask               # +0
+    uint32_t padding            # +4
+
+cdef packed struct FallocateIn:     # 32 bytes
+    uint64_t handle             # +0
+    uint64_t offset             # +8
+    uint64_t length             # +16
+    uint32_t mode               # +24  FALLOC_FL_*
+    uint32_t padding            # +28
+
+cdef packed struct LseekIn:     # 24 bytes
+    uint64_t handle             # +0
+    uint64_t offset             # +8
+    uint32_t whence             # +16
+    uint32_t padding            # +20
+
+cdef packed struct LseekOut:    # 8 bytes
+    uint64_t offset             # +0
+
+cdef packed struct CopyRangeIn:     # 56 bytes
+    uint64_t handle             # +0
+    uint64_t offset             # +8
+    uint64_t target             # +16  node id
+    uint64_t target_handle      # +24
+    uint64_t target_offset      # +32
+    uint64_t length             # +40
+    uint64_t flags              # +48
 
 cdef packed struct Dirent:      # 24 bytes, then the name, padded with zeros to 8 bytes
     uint64_t ino                # +0

@@ -44,6 +44,10 @@ cdef struct Attributes:
     uint32_t uid
     uint32_t gid
     uint32_t rdev           # Linux 32-bit encoding; 0 unless a device
+    int64_t atime           # seconds; no image has this one and those below: 0
+    int64_t ctime
+    uint32_t atime_nsec
+    uint32_t ctime_nsec
 
 # A place in a directory's listing. `cookie` 0 is the start; others are opaque to callers and stay
 # valid for the life of the image.

@@ -191,6 +191,8 @@ cdef class BootstrapV5(Bootstrap):
         out.uid = record.inode.uid if self.explicit_owner else self.daemon_uid
         out.gid = record.inode.gid if self.explicit_owner else self.daemon_gid
         out.rdev = record.inode.rdev if is_device(record.kind) else 0
+        out.atime = out.ctime = 0
+        out.atime_nsec = out.ctime_nsec = 0
         return 0
 
     cdef int lookup(self, uint64_t parent, const char *name, size_t name_len,

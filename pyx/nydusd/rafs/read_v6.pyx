@@ -214,6 +214,8 @@ cdef class BootstrapV6(Bootstrap):
         out.uid = inode.uid if self.explicit_owner else self.daemon_uid
         out.gid = inode.gid if self.explicit_owner else self.daemon_gid
         out.rdev = inode.content if is_device(inode.mode >> KIND_SHIFT) else 0
+        out.atime = out.ctime = 0
+        out.atime_nsec = out.ctime_nsec = 0
         return 0
 
     cdef int data_block(self, const Inode *inode, uint64_t block, const uint8_t **data,
