@@ -54,7 +54,13 @@ def test_the_version_needs_nothing_that_is_slow():
 
 @pytest.mark.parametrize(
     "module",
-    ["nydusd.cli.nydusd", "nydusd.cli.settings", "nydusd.daemon.process", "nydusd.daemon.settings"],
+    [
+        "nydusd.cli.nydusd",
+        "nydusd.cli.settings",
+        "nydusd.daemon.process",
+        "nydusd.daemon.settings",
+        "nydusd.api.run",
+    ],
 )
 def test_a_daemon_starts_without_what_it_does_not_need(module):
     assert not modules_after(f"import {module}") & set(HEAVY)
@@ -67,3 +73,19 @@ def test_reading_json_imports_neither_toml_nor_name_hints():
     )
 
     assert not modules_after(code) & set(HEAVY)
+
+
+def test_the_event_loop_comes_without_tls():
+    loaded = modules_after("import nydusd.api.event_loop")
+
+    assert "uvloop" in loaded
+    assert not loaded & {"ssl", "_ssl"}
+
+
+def test_tls_can_be_had_after_the_event_loop():
+    code = (
+        "import nydusd.api.event_loop, ssl\n"
+        "assert issubclass(ssl.SSLError, OSError) and ssl.create_default_context()"
+    )
+
+    assert "_ssl" in modules_after(code)

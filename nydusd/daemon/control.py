@@ -26,13 +26,13 @@ class Job(NamedTuple):
 class ControlThread:
     """Runs jobs in order; *tidy* is called between them and says whether it has to be again."""
 
-    def __init__(self, tidy: Callable[[], bool]) -> None:
+    def __init__(self, tidy: Callable[[], bool], name: str = "control") -> None:
         self._tidy = tidy
         self._jobs: deque[Job] = deque()  # guarded by self._changed
         self._changed = threading.Condition()
         self._stopping = False
         # A daemon thread: a job that hangs in a backend does not keep the process.
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begin to take jobs."""
