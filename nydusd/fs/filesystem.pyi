@@ -37,7 +37,13 @@ class PyFilesystem(Filesystem):
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> None: ...
     def write_file(
-        self, ino: int, handle: int, offset: int, data: memoryview, kills_privileges: bool
+        self,
+        ino: int,
+        handle: int,
+        offset: int,
+        data: memoryview,
+        flags: int,
+        kills_privileges: bool,
     ) -> int: ...
     def flush_file(self, ino: int, handle: int) -> None: ...
     def sync_file(self, ino: int, handle: int, data_only: bool) -> None: ...

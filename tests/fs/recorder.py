@@ -43,8 +43,8 @@ class Recorder(PyFilesystem):
         self.calls.append(("create_file", *asked))
         return regular(MADE), Opened(99, keep_cache=True)
 
-    def write_file(self, ino, handle, offset, data, kills_privileges):
-        self.calls.append(("write_file", ino, handle, offset, bytes(data), kills_privileges))
+    def write_file(self, ino, handle, offset, data, *more):
+        self.calls.append(("write_file", ino, handle, offset, bytes(data), *more))
         return len(data)
 
     def set_xattr(self, ino, name, value, flags):

@@ -63,7 +63,7 @@ def setattr_arg(valid: int, **fields: int) -> bytes:
 
 def write_arg(data: bytes, size: int | None = None, flags: int = 0) -> bytes:
     size = len(data) if size is None else size
-    return struct.pack("=QQIIQII", 5, 4096, size, flags, 0, 0, 0) + data
+    return struct.pack("=QQIIQII", 5, 4096, size, flags, 0, 2, 0) + data
 
 
 ROWS = {
@@ -109,13 +109,13 @@ ROWS = {
         struct.pack("=Q", 1) + b"old\0new\0",
         ("rename", 7, b"old", 1, b"new", 0),
     ),
-    "write": (wire.WRITE, write_arg(b"data"), ("write_file", 7, 5, 4096, b"data", False)),
+    "write": (wire.WRITE, write_arg(b"data"), ("write_file", 7, 5, 4096, b"data", 2, False)),
     "write and kill": (
         wire.WRITE,
         write_arg(b"d", flags=4),
-        ("write_file", 7, 5, 4096, b"d", True),
+        ("write_file", 7, 5, 4096, b"d", 2, True),
     ),
-    "write nothing": (wire.WRITE, write_arg(b""), ("write_file", 7, 5, 4096, b"", False)),
+    "write nothing": (wire.WRITE, write_arg(b""), ("write_file", 7, 5, 4096, b"", 2, False)),
     "flush": (wire.FLUSH, struct.pack("=QIIQ", 5, 0, 0, 0), ("flush_file", 7, 5)),
     "fsync": (wire.FSYNC, struct.pack("=QII", 5, 0, 0), ("sync_file", 7, 5, False)),
     "fdatasync": (wire.FSYNC, struct.pack("=QII", 5, 1, 0), ("sync_file", 7, 5, True)),
@@ -286,7 +286,7 @@ def test_what_the_kernel_was_not_told_is_taken_back(recorder):
 
 
 class Keeping(Recorder):
-    def write_file(self, ino, handle, offset, data, kills_privileges):
+    def write_file(self, ino, handle, offset, data, *more):
         self.kept = data
         return 1 << 40
 

@@ -95,7 +95,7 @@ cdef int change_file(object filesystem, ChangeOp *op) except -1:
     cdef unsigned int kind = op.kind
     if kind == WRITE_FILE:
         return call_with_data(filesystem.write_file, op, (op.ino, op.handle, op.offset),
-                              (op.kills_privileges,))
+                              (op.flags, op.kills_privileges))
     elif kind == FLUSH_FILE:
         filesystem.flush_file(op.ino, op.handle)
     elif kind == SYNC_FILE:

@@ -170,9 +170,10 @@ cdef class PyFilesystem(Filesystem):
         """Move a name; *flags*: RENAME_* of rename(2)."""
         raise OSError(ENOSYS, "cannot be changed")
 
-    def write_file(self, ino, handle, offset, data, kills_privileges):
+    def write_file(self, ino, handle, offset, data, flags, kills_privileges):
         """Write *data*, a memoryview that is gone afterwards; how many bytes were written.
 
+        *flags*: O_* that the file has by now, which fcntl(2) may have changed since it was opened.
         *kills_privileges*: the set-user-id and set-group-id bits are to go.
         """
         raise OSError(ENOSYS, "cannot be changed")
