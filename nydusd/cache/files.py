@@ -34,6 +34,7 @@ class CachePolicy(NamedTuple):
     use_chunk_map: bool
     size_limit: int = 0  # bytes of the folder; 0 = none
     page_key: bytes = b""  # of encrypted data files; not shown
+    keeps_data: bool = True  # False: the folder has what describes blobs, others keep their data
 
     @property
     def checks_digests(self) -> bool:
@@ -111,7 +112,7 @@ def files_of(data: Path) -> list[Path]:
 
 def open_files(info: BlobInfo, policy: CachePolicy, folder: Path | None) -> CacheFiles:
     """The blob's chunk map and data file; in a directory that cannot be written, what is there."""
-    if folder is None:
+    if folder is None or not policy.keeps_data:
         return CacheFiles(in_memory_map(info))
     path = data_path(folder, info, policy.compressed)
     size = info.data_size if policy.compressed else info.uncompressed_size

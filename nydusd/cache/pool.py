@@ -37,12 +37,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nydusd")
 
 
+def kernel_cache_policy(cache: Cache) -> CachePolicy:
+    """*cache* for blobs that are served to the kernel's cache, which may be all that keeps data."""
+    if cache.type != "fscache":
+        return cache_policy(cache)
+    folder = Path(cache.fscache.work_dir if cache.fscache is not None else ".")
+    return CachePolicy(folder, False, cache.validate, False, keeps_data=False)
+
+
 def cache_policy(cache: Cache) -> CachePolicy:
     """*cache* as far as blobs care; `ConfigError` and `UnsupportedError` for what cannot be."""
     if cache.type in NO_CACHE_TYPES:
         return CachePolicy(None, False, cache.validate, False)
     if cache.type == "fscache":
-        raise UnsupportedError("cache type fscache is not in this version yet")
+        raise UnsupportedError(
+            "cache type fscache is for nydusd singleton: a FUSE mount keeps data with blobcache"
+        )
     if cache.type not in FILE_CACHE_TYPES:
         raise ConfigError(
             f"cache type {cache.type!r} is not known; known: blobcache, filecache, dummycache"
@@ -105,9 +115,30 @@ class BlobPool:
         is not there, `CacheError` for a cache file of another blob.
         """
         refuse_unsupported(bootstrap.blobs)
-        policy = cache_policy(cache)
+        return self._open(bootstrap.blobs, bootstrap, backend, cache_policy(cache), batch_size)
+
+    def open_blob(
+        self, bootstrap: Bootstrap, blob_index: int, backend: Backend, cache: Cache, batch_size: int
+    ) -> Device:
+        """A device in which one blob of *bootstrap* is open, for the kernel's cache.
+
+        Raises as `open_device` does.
+        """
+        info = bootstrap.blobs[blob_index]
+        refuse_unsupported([info])
+        return self._open([info], bootstrap, backend, kernel_cache_policy(cache), batch_size)
+
+    def _open(
+        self,
+        infos: list[BlobInfo],
+        bootstrap: Bootstrap,
+        backend: Backend,
+        policy: CachePolicy,
+        batch_size: int,
+    ) -> Device:
+        """A device for the blobs *infos* of *bootstrap*."""
         held: list[Any] = []
-        blobs: list[CachedBlob | None] = []
+        blobs: list[CachedBlob | None] = [None] * len(bootstrap.blobs)
         try:
             with self._lock:
                 source = self._take(
@@ -115,19 +146,13 @@ class BlobPool:
                 )
                 if policy.folder and policy.size_limit:
                     self._take_room(policy.folder, policy.size_limit, held)
-                for info in bootstrap.blobs:
-                    if not has_chunks(info):
-                        blobs.append(None)
-                        continue
+                for info in filter(has_chunks, infos):
                     digests = bootstrap_digests(bootstrap, info, policy)
-                    key = (backend, policy, info, digests)
-                    blobs.append(
-                        self._take(
-                            self._blobs,
-                            key,
-                            partial(open_blob, info, source, policy, digests),
-                            held,
-                        )
+                    blobs[info.blob_index] = self._take(
+                        self._blobs,
+                        (backend, policy, info, digests),
+                        partial(open_blob, info, source, policy, digests),
+                        held,
                     )
         except BaseException:
             self._give_back(held)

@@ -127,7 +127,7 @@ COMMANDS: Final = {
             "Serve blobs that are added through the API",
             (
                 *COMMON,
-                Option("fscache", "Directory of the kernel's cache", "F", later=True),
+                Option("fscache", "Directory of the kernel's cache", "F"),
                 Option("fscache-tag", "Name of that cache", requires=("fscache",)),
                 _service_threads("fscache-threads"),
             ),

@@ -137,9 +137,8 @@ def checked_path(entry: BlobEntry) -> Path:
     """The bootstrap's path of an *entry* that makes sense; `BlobRefused` says what does not."""
     if entry.kind != BOOTSTRAP:
         raise BlobRefused(errno.EINVAL, f"type {entry.kind!r} cannot be added, only {BOOTSTRAP!r}")
-    for name, text in (("id", entry.id), ("domain_id", entry.domain_id)):
-        if "/" in text or "\0" in text:
-            raise BlobRefused(errno.EINVAL, f"{name} {text!a} is not a name")
+    checked_name("id", entry.id)
+    checked_name("domain_id", entry.domain_id)
     if entry.cache.type not in CACHE_TYPES:
         raise BlobRefused(errno.EINVAL, f"cache type {entry.cache.type!r} keeps nothing")
     kept = entry.cache.fscache if entry.cache.type == "fscache" else entry.cache.filecache
@@ -154,6 +153,13 @@ def checked_path(entry: BlobEntry) -> Path:
         reason = f"metadata_path {entry.metadata_path!a}: {exc}"
         raise BlobRefused(errno.EINVAL, reason) from exc
     return path
+
+
+def checked_name(field: str, text: str) -> str:
+    """*text* if it can be the name of a file; `BlobRefused`."""
+    if "/" in text or "\0" in text:
+        raise BlobRefused(errno.EINVAL, f"{field} {text!a} is not a name")
+    return text
 
 
 def check_folder(work_dir: str) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nydusd.cache.metered import metered_opener
 from nydusd.cache.pool import BlobPool
-from nydusd.daemon.blobs import BlobTable, add_all
+from nydusd.daemon.blob_sources import find_source
+from nydusd.daemon.blobs import BlobTable, add_all, checked_name
 from nydusd.daemon.daemon import SHOWN_STATES, Daemon, serve_until_end
 from nydusd.daemon.errors import NotSupported
 from nydusd.daemon.events import Events
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from nydusd.daemon.daemon import Transfers
     from nydusd.daemon.mount_request import MountRequest
     from nydusd.daemon.settings import SingletonSettings
+    from nydusd.fscache.device import CacheDevice
+    from nydusd.fscache.server import CacheServer
 
 logger = logging.getLogger("nydusd")
 
@@ -47,6 +52,7 @@ class Singleton:
         self.mounts = Mounts(Vfs(), self.pool, start_time=time.time())  # stays empty
         self.runtime_settings = RuntimeSettings(self.mounts)
         self.upgrade: Transfers | None = None
+        self.server: CacheServer | None = None  # set once, before it is started
         self._end = end
 
     @property
@@ -59,9 +65,40 @@ class Singleton:
         add_all(self.blobs, self.settings.entries)
         if self.settings.waits:
             return
-        self.machine.fire(Event.MOUNT)
-        self.machine.fire(Event.START)
+        self.machine.fire(Event.MOUNT, self._bind)
+        self.start_service()
         logger.info("Singleton daemon started!")
+
+    def _bind(self) -> None:
+        """Become the one that the kernel's cache asks, if the settings say so; `OSError`."""
+        folder = self.settings.fscache
+        if folder is None:
+            return
+        from nydusd.fscache.device import CacheDevice, open_device
+
+        device = CacheDevice(open_device())
+        try:
+            device.bind(folder, self.settings.fscache_tag)
+        except BaseException:
+            device.close()
+            raise
+        logger.info(
+            "Create fscache instance at %s with tag %s, %d working threads",
+            folder, self.settings.fscache_tag or "<none>", self.settings.fscache_threads,
+        )  # fmt: skip
+        self.serve_on(device, folder, self.settings.fscache_threads)
+
+    def serve_on(self, device: CacheDevice, folder: str, threads: int) -> None:
+        """Have the kernel's cache, bound to *folder*, served from `start_service` on."""
+        from nydusd.fscache.server import CacheServer
+
+        self.server = CacheServer(
+            device,
+            Path(folder),
+            partial(find_source, self.blobs, self.pool),
+            threads,
+            lambda: self._end.ask("the kernel's cache is gone"),
+        )
 
     # --- what the API asks for, on the control thread
 
@@ -81,8 +118,8 @@ class Singleton:
         raise NotSupported(NO_FILE_SYSTEM)
 
     def start_service(self) -> None:
-        """Serve a session that was taken over."""
-        self.machine.fire(Event.START)
+        """Answer the kernel, if there is anything to."""
+        self.machine.fire(Event.START, self.server.start if self.server else lambda: None)
 
     def send(self) -> None:
         """Give state and session to the supervisor."""
@@ -98,8 +135,14 @@ class Singleton:
         return self.upgrade
 
     def cull(self, blob_id: str) -> None:
-        """Have the kernel drop what it has of blob *blob_id*; `NotSupported` without its cache."""
-        raise NotSupported(f"blob {blob_id}: there is no kernel cache here (--fscache)")
+        """Have the kernel drop what it has of blob *blob_id*; `NotSupported` without its cache.
+
+        `OSError` when somebody uses it.
+        """
+        if self.server is None:
+            raise NotSupported(f"blob {blob_id}: there is no kernel cache here (--fscache)")
+        checked_name("blob_id", blob_id)
+        self.server.drop(blob_id)
 
     def leave(self) -> None:
         """End."""
@@ -111,7 +154,7 @@ class Singleton:
         """Answer the kernel no more."""
         if self.machine.state is State.RUNNING:
             self.machine.fire(Event.STOP)
-        self.machine.fire(Event.STOP)
+        self.machine.fire(Event.STOP, self.server.stop if self.server else lambda: None)
 
 
 AnyDaemon = Daemon | Singleton

@@ -192,7 +192,7 @@ def test_a_usage_line_names_the_command():
         ("-M m --dedup-db d", ["--dedup-db"]),
         ("virtiofs --sock s", ["nydusd virtiofs"]),
         ("singleton", []),
-        ("singleton -F d", ["--fscache"]),
+        ("singleton -F d --fscache-tag t", []),
         ("uffd -S s", ["nydusd uffd"]),
         ("nbd /dev/nbd0 -B b -D d", ["nydusd nbd"]),
     ],

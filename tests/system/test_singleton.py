@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +198,25 @@ def test_a_configuration_that_makes_no_sense_ends_the_start(start, tmp_path, tex
     assert daemon.process.wait(20) == 1
     assert words in daemon.log.read_text()
     assert not daemon.sock.exists()
+
+
+@pytest.mark.skipif(Path("/dev/cachefiles").exists(), reason="this kernel has cachefiles")
+def test_without_the_kernels_cache_it_ends_in_the_words_of_the_reference(start, tmp_path):
+    daemon = start("--fscache", str(tmp_path))
+
+    assert daemon.process.wait(20) == 1
+    words = 'Error: Os { code: 2, kind: NotFound, message: "No such file or directory" }'
+    assert words in daemon.log.read_text()
+    assert not daemon.sock.exists()
+
+
+@pytest.mark.parametrize(("name", "code"), [("missing", "code: 2"), ("file", "InvalidInput")])
+def test_the_cache_directory_must_be_one(start, tmp_path, name, code):
+    (tmp_path / "file").touch()
+    daemon = start("--fscache", str(tmp_path / name))
+
+    assert daemon.process.wait(20) == 1
+    assert code in daemon.log.read_text()
 
 
 def test_with_upgrade_it_waits(start):

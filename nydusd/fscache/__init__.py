@@ -1,0 +1,1 @@
+"""Carries the requests of the kernel's cachefiles to the blobs of RAFS v6 images, for EROFS."""
