@@ -14,6 +14,7 @@ from nydusd.base.errors import BootstrapError, NydusError
 from nydusd.daemon.errors import (
     AlreadyMounted,
     ConfigUnusable,
+    HostDirectoryUnusable,
     NoCounter,
     NotMounted,
     NotReady,
@@ -102,6 +103,8 @@ def inner_text(exc: BaseException) -> str:
     if isinstance(exc, ConfigUnusable):
         failed = "Failed to load config: failed to parse configuration information`"
         return f"RAFS failed to handle request, {failed}: {exc}"
+    if isinstance(exc, HostDirectoryUnusable):
+        return f"passthroughfs failed to handle request, {system_text(exc.cause)}"
     if isinstance(exc, BootstrapError | OSError):
         return f"RAFS failed to handle request, Failed to fill superBlock: {system_text(exc)}"
     return system_text(exc)

@@ -69,11 +69,11 @@ FILE_SYSTEM: Final = (
     Option(
         "localfs-dir", "Directory of blobs, instead of a configuration", "D", conflicts=("config",)
     ),
-    Option("shared-dir", "Host directory to show", "s", conflicts=("bootstrap",), later=True),
+    Option("shared-dir", "Host directory to show", "s", conflicts=("bootstrap",)),
     Option(
         "prefetch-files", "File with the paths to fetch first, one a line", requires=("bootstrap",)
     ),
-    Option("virtual-mountpoint", "Where in the mounted tree the image appears", "m", default="/"),
+    Option("virtual-mountpoint", "Where in the mounted tree it appears", "m", default="/"),
 )
 CHECK: Final = Option(
     "check-config",

@@ -43,6 +43,7 @@ def settings_of(
         threads=int(arguments.text("fuse-threads") or 0),
         failover_policy=arguments.text("failover-policy") or "",
         writable=arguments.flag("writable"),
+        shared_dir=None if waits else arguments.text("shared-dir"),
         bootstrap=bootstrap,
         config=config,
         config_text=config_text,

@@ -6,6 +6,7 @@ of the parts (see docs/concurrency.md).
 
 import gc
 import logging
+import os
 import time
 from functools import partial
 from typing import Protocol
@@ -13,6 +14,7 @@ from typing import Protocol
 from nydusd.base.errors import MountError
 from nydusd.cache.metered import metered_opener
 from nydusd.cache.pool import BlobPool
+from nydusd.config.model import Config
 from nydusd.daemon.errors import NotSupported
 from nydusd.daemon.events import Events
 from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
@@ -58,7 +60,12 @@ class Daemon:
         self.vfs = Vfs()
         self.events = Events()
         self.pool = BlobPool(metered_opener(self.events.record))
-        self.mounts = Mounts(self.vfs, self.pool, start_time=time.time())
+        self.mounts = Mounts(
+            self.vfs,
+            self.pool,
+            start_time=time.time(),
+            own_device=self._own_device,
+        )
         self.upgrade: Transfers | None = None
         self.restored: set[str] = set()  # mountpoints taken over; guarded by the control thread
         self.runtime_settings = RuntimeSettings(self.mounts)
@@ -82,6 +89,11 @@ class Daemon:
             on_end=self._session_ended,
         )
 
+    def _own_device(self) -> int:
+        """The device number of what the kernel has mounted; -1 while that is not known."""
+        connection = self.session.connection_id
+        return -1 if connection < 0 else os.makedev(0, connection)
+
     def _session_ended(self) -> None:
         if not self._leaves_mount:  # else whoever asked for it ends the process, after its answer
             self._end.ask("the FUSE connection is gone")
@@ -98,7 +110,7 @@ class Daemon:
     def start(self) -> None:
         """Mount what the command line asks for and serve it; what fails is undone."""
         try:
-            self._mount_image()
+            self._mount_first()
             self.machine.fire(Event.MOUNT, self.session.start)
         except BaseException:
             self.mounts.close()
@@ -106,8 +118,18 @@ class Daemon:
         self.machine.fire(Event.START)
         logger.info("Fuse daemon started!")
 
-    def _mount_image(self) -> None:
+    def _mount_first(self) -> None:
+        """Mount what the command line names."""
         settings = self.settings
+        if settings.shared_dir is not None:
+            self.mounts.mount(
+                MountRequest(
+                    kind=MountKind.PASSTHROUGH,
+                    source=settings.shared_dir,
+                    config=Config(),
+                    mountpoint=settings.virtual_mountpoint,
+                )
+            )
         if settings.bootstrap is None:
             return
         if settings.config is None:

@@ -29,6 +29,14 @@ class UnknownMountKind(MountError):
         self.kind = kind
 
 
+class HostDirectoryUnusable(MountError):
+    """A host directory cannot be shown; *cause* says why."""
+
+    def __init__(self, source: str, cause: OSError) -> None:
+        super().__init__(f"host directory {source}: {cause.strerror}")
+        self.cause = cause
+
+
 class ConfigUnusable(ConfigError):
     """The configuration of a mount request cannot be used."""
 

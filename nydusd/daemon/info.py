@@ -53,4 +53,4 @@ def superblock_info(daemon: AnyDaemon, path: str) -> dict[str, Any]:
         raise NotMounted(f"{path} is not mounted")
     if mount.request.kind is not MountKind.RAFS:
         raise WrongMountKind(f"{path} shows no image")
-    return describe_superblock(mount.parts.bootstrap)
+    return describe_superblock(mount.image.bootstrap)

@@ -45,7 +45,7 @@ def find_mount(mounts: Mounts, path: str | None) -> tuple[str, Mount]:
 
 def stats_of(mount: Mount) -> FsStats:
     """What is counted of the mount's file system."""
-    stats = mount.parts.filesystem.stats
+    stats = mount.image.filesystem.stats
     if stats is None:
         raise NoCounter("nothing is counted of this mount")
     return stats
@@ -112,7 +112,7 @@ def access_pattern(mount: Mount) -> list[dict[str, int]]:
 
 def backend_metrics(mount: Mount) -> dict[str, Any]:
     """What was asked of the mount's backend; mounts with the same backend share it."""
-    backend = mount.parts.backend
+    backend = mount.image.backend
     if not isinstance(backend, MeteredBackend):
         raise NoCounter("nothing is counted of this backend")
     return backend.metrics.snapshot()
@@ -132,7 +132,7 @@ def cache_mounts(mounts: Mounts, config_id: str | None) -> list[Mount]:
 
 def blobs_of(mounts: Iterable[Mount]) -> list[CachedBlob]:
     """The blobs of *mounts*, each once."""
-    blobs = (blob for mount in mounts for blob in mount.parts.device.blobs if blob is not None)
+    blobs = (blob for mount in mounts for blob in mount.image.device.blobs if blob is not None)
     return list({id(blob): blob for blob in blobs}.values())
 
 
@@ -178,7 +178,7 @@ def prefetch_metrics(mounts: list[Mount], counted: list[dict[str, int]]) -> dict
 
 def progress_of(mounts: Iterable[Mount]) -> list[PrefetchProgress]:
     """How far the prefetches of *mounts* have come."""
-    found = (mount.parts.prefetcher for mount in mounts)
+    found = (mount.image.prefetcher for mount in mounts)
     return [prefetcher.progress() for prefetcher in found if prefetcher is not None]
 
 

@@ -1,4 +1,4 @@
-"""Mounts: puts one image together, gives it a place in the tree, and takes it apart again.
+"""Mounts: puts one together, gives it a place in the tree, and takes it apart again.
 
 Each step of a mount is undone in reverse when a later one fails. Mounts and umounts run one after
 another, on the control thread where there is one; readers do not notice. An umount does not wait
@@ -9,15 +9,17 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from nydusd.base.errors import ConfigError, MountError, UnsupportedError
+from nydusd.base.errors import ConfigError, MountError
 from nydusd.cache.device import Device
 from nydusd.cache.inlined import find_bootstrap
 from nydusd.cache.pool import BlobPool, cache_policy
 from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
+from nydusd.daemon.host_mount import HostParts, open_host_directory
 from nydusd.daemon.image_rules import image_problems
 from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
 from nydusd.daemon.mount_text import mount_text
@@ -35,6 +37,8 @@ __all__ = ["Mount", "MountKind", "MountRequest", "Mounts"]
 logger = logging.getLogger("nydusd")
 
 LOCAL_BACKENDS = ("localfs", "localdisk")
+
+LOGGED_KINDS = {MountKind.RAFS: "Rafs", MountKind.PASSTHROUGH: "PassthroughFs"}
 
 PREFETCH_SECONDS = 60.0  # a prefetch that does not end within it is left to itself
 LOCK_SECONDS = 2.0  # at the end of the daemon, for a mount that hangs in its backend
@@ -65,38 +69,61 @@ class Mount(NamedTuple):
     request: MountRequest
     slot: int
     mounted_ns: int  # since the epoch
-    parts: Parts
+    parts: Parts | HostParts
     text: str  # as the API shows it
 
+    @property
+    def image(self) -> Parts:
+        """The parts of an image; `WrongMountKind` when it is none."""
+        if isinstance(self.parts, Parts):
+            return self.parts
+        raise WrongMountKind(f"{self.request.source} is no image")
 
-def new_mount(mountpoint: str, request: MountRequest, slot: int, parts: Parts) -> Mount:
+
+def new_mount(mountpoint: str, request: MountRequest, slot: int, parts: Parts | HostParts) -> Mount:
     """A mount made now."""
     now = time.time_ns()
     return Mount(request, slot, now, parts, mount_text(mountpoint, request, now))
 
 
+def root_names(parts: Parts | HostParts) -> Iterable[bytes]:
+    """The names in the root of a mounted file system; `OSError` when they cannot be read."""
+    if isinstance(parts, HostParts):
+        return parts.filesystem.root_names()
+    bootstrap = parts.bootstrap
+    return (entry.name for entry in bootstrap.iter_entries(bootstrap.root_ino))
+
+
 class Mounts:
     """All mounts of one daemon, over its mount table *vfs*."""
 
-    def __init__(self, vfs: Vfs, pool: BlobPool, start_time: float) -> None:
+    def __init__(
+        self,
+        vfs: Vfs,
+        pool: BlobPool,
+        start_time: float,
+        own_device: Callable[[], int] = lambda: -1,
+    ) -> None:
         self._vfs = vfs
         self._pool = pool
         self._start_time = start_time  # shown for times that an image leaves at 0
+        self._own_device = own_device  # of the kernel mount; -1 = not known
         self._lock = threading.Lock()
         self._mounts: dict[str, Mount] = {}  # replaced, not changed, under self._lock
         # Unmounted, and nobody inside: their parts, and when they were given up (monotonic).
-        self._gone: list[tuple[Parts, float]] = []  # guarded by the GIL
+        self._gone: list[tuple[Parts | HostParts, float]] = []  # guarded by the GIL
 
-    def mount(self, request: MountRequest, slot: int = 0) -> Mount:
+    def mount(self, request: MountRequest, slot: int = 0, *, recovers: bool = False) -> Mount:
         """Serve what *request* names, in *slot* or the next free one.
 
+        *recovers*: another process has served it before, and the kernel knows its inodes.
         `MountError`, `ConfigError`, `BootstrapError`, `BackendError`, ...: nothing is left of it
         then.
         """
         mountpoint = normal_mountpoint(request.mountpoint)
         with self._lock, ExitStack() as undo:
             self._check_place(mountpoint)
-            parts = self._open(request, undo)
+            parts = self._open(request, undo, recovers=recovers)
             slot = self._vfs.mount(parts.filesystem, mountpoint, slot)
             undo.callback(self._vfs.umount, mountpoint)
             self._forget_names(mountpoint, parts)
@@ -105,7 +132,7 @@ class Mounts:
             mount = new_mount(mountpoint, request, slot, parts)
             self._mounts = {**self._mounts, mountpoint: mount}
             undo.pop_all()
-        logger.info("Rafs filesystem mounted at %s", mountpoint)
+        logger.info("%s filesystem mounted at %s", LOGGED_KINDS[request.kind], mountpoint)
         return mount
 
     def remount(self, request: MountRequest) -> Mount:
@@ -119,8 +146,8 @@ class Mounts:
             old = self._mounts.get(mountpoint)
             if old is None:
                 raise NotMounted(f"{mountpoint}: nothing is mounted there")
-            if request.kind is not old.request.kind:
-                raise WrongMountKind(f"{mountpoint}: not of that kind")
+            if request.kind is not MountKind.RAFS or old.request.kind is not MountKind.RAFS:
+                raise WrongMountKind(f"{mountpoint}: only an image takes the place of an image")
             parts = self._open(request, undo)
             self._stop_prefetch(old.parts)
             self._vfs.remount(parts.filesystem, mountpoint, 0, lambda: self._give_up(old.parts))
@@ -147,10 +174,17 @@ class Mounts:
             if other.startswith(inside):
                 raise MountError(f"{mountpoint} would hide the mount at {other}")
 
-    def _open(self, request: MountRequest, undo: ExitStack) -> Parts:
+    def _open(
+        self, request: MountRequest, undo: ExitStack, *, recovers: bool = False
+    ) -> Parts | HostParts:
         """The file system of *request* and all it is made of, which *undo* closes."""
-        if request.kind is not MountKind.RAFS:
-            raise UnsupportedError(f"{request.kind.value} mounts are not in this version yet")
+        if request.kind is MountKind.PASSTHROUGH:
+            return open_host_directory(
+                request.source, undo, own_device=self._own_device, recovers=recovers
+            )
+        return self._open_image(request, undo)
+
+    def _open_image(self, request: MountRequest, undo: ExitStack) -> Parts:
         config = request.config
         if config.backend is None or config.cache is None or config.rafs is None:
             raise ConfigError("a mount needs the sections backend, cache and rafs")
@@ -242,25 +276,23 @@ class Mounts:
         self._forget_names(mountpoint, mount.parts)
         return is_idle
 
-    def _forget_names(self, mountpoint: str, parts: Parts) -> None:
-        """Have the kernel look again for the names of an image that is, or was, the root.
+    def _forget_names(self, mountpoint: str, parts: Parts | HostParts) -> None:
+        """Have the kernel look again for the names of what is, or was, the root.
 
         Those that it knows lead to the old image, and those of the new one it may know not to be.
         """
         if mountpoint != "/":
             return  # the name it is mounted by has been forgotten with all below
-        bootstrap = parts.bootstrap
         try:
-            entries = bootstrap.iter_entries(bootstrap.root_ino)
-            self._vfs.forget_root_names(entry.name for entry in entries)
+            self._vfs.forget_root_names(root_names(parts))
         except OSError as exc:  # a broken image has told all the names that it has
-            logger.info("the root of an image cannot be listed: %s", exc)
+            logger.info("the root of a mount cannot be listed: %s", exc)
 
-    def _stop_prefetch(self, parts: Parts) -> None:
+    def _stop_prefetch(self, parts: Parts | HostParts) -> None:
         if parts.prefetcher is not None:
             parts.prefetcher.stop()
 
-    def _give_up(self, parts: Parts) -> None:
+    def _give_up(self, parts: Parts | HostParts) -> None:
         self._gone.append((parts, time.monotonic()))
 
     def tidy(self) -> bool:

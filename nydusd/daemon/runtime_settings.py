@@ -53,7 +53,7 @@ class RuntimeSettings:
     def _chosen(self, mountpoint: str) -> dict[str, Mount]:
         mounts = self._mounts.list()
         if not mountpoint:
-            return mounts
+            return {path: mount for path, mount in mounts.items() if mount.request.config.backend}
         if mountpoint not in mounts:
             raise NotMounted(f"{mountpoint} is not mounted")
         return {mountpoint: mounts[mountpoint]}
@@ -61,7 +61,7 @@ class RuntimeSettings:
     def _change_one(self, path: str, mount: Mount, settings: dict[str, str]) -> None:
         config = mount.request.config
         for name, value in settings.items():
-            if not mount.parts.backend.change_setting(name, value):
+            if not mount.image.backend.change_setting(name, value):
                 raise UnsupportedError(f"the backend of {path} cannot change {name} while it runs")
             config = changed_config(config, name, value) or config
         text = json.dumps(to_v2_dict(config))

@@ -23,6 +23,7 @@ class Settings(NamedTuple):
     threads: int = 4
     failover_policy: str = "resend"  # none, resend, flush
     writable: bool = False
+    shared_dir: str | None = None  # a host directory to show, instead of an image
     bootstrap: str | None = None
     config: Config | None = None
     config_text: str = ""  # not shown

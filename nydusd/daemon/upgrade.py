@@ -151,7 +151,7 @@ class Upgrade:
         failure: NydusError | OSError | None = None
         for saved in mounts:
             try:
-                self._daemon.mounts.mount(saved_request(saved), saved.slot)
+                self._daemon.mounts.mount(saved_request(saved), saved.slot, recovers=True)
             except (NydusError, OSError) as exc:
                 logger.error("%s cannot be mounted again: %s", saved.mountpoint, exc)  # noqa: TRY400
                 failure = failure or exc

@@ -84,7 +84,7 @@ def open_again(fd: int, flags: int) -> int:
 
 def create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) -> int:
     """Open *name*, made for *caller* when it is not there; never through a link."""
-    wanted = flags & ~NOT_PASSED | os.O_CLOEXEC | os.O_NOFOLLOW
+    wanted = flags & ~NOT_PASSED | os.O_CLOEXEC
     try:
         with ActingAs(caller.uid, caller.gid):
             return os.open(
@@ -93,7 +93,13 @@ def create(directory: int, name: bytes, mode: int, flags: int, caller: Caller) -
     except FileExistsError:
         if flags & os.O_EXCL:
             raise
-    return os.open(name, wanted, dir_fd=directory)  # somebody else's: as it is
+    found = look(directory, name)  # somebody else's: as it is
+    try:
+        if not mode_bits.S_ISREG(os.fstat(found).st_mode):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # the kernel looks again
+        return open_again(found, flags)
+    finally:
+        os.close(found)
 
 
 def make_node(directory: int, name: bytes, mode: int, rdev: int, caller: Caller) -> None:

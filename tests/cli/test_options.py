@@ -188,7 +188,7 @@ def test_a_usage_line_names_the_command():
         ("-M m --failover-policy none --writable", []),
         ("-M m -A s", []),
         ("-M m --id i --supervisor s --upgrade", []),
-        ("-M m --shared-dir s", ["--shared-dir"]),
+        ("-M m --shared-dir s", []),
         ("-M m --dedup-db d", ["--dedup-db"]),
         ("virtiofs --sock s", ["nydusd virtiofs"]),
         ("singleton", []),

@@ -47,7 +47,7 @@ def test_a_link_is_looked_at_and_not_followed(root, at, tmp_path):
     assert host.read_link(fd) == b"/etc/passwd"
     with pytest.raises(OSError, match=r"symbolic links"):
         host.open_again(fd, os.O_RDONLY)
-    with pytest.raises(OSError, match=r"symbolic links"):
+    with pytest.raises(OSError, match=rf"\[Errno {errno.ESTALE}\]"):
         os.close(host.create(root, b"link", 0o644, os.O_RDWR, ME))
 
 

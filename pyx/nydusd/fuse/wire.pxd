@@ -66,6 +66,7 @@ cdef enum:
     # InitIn.flags, InitOut.flags
     INIT_ASYNC_READ = 1 << 0
     INIT_BIG_WRITES = 1 << 5
+    INIT_AUTO_INVAL_DATA = 1 << 12
     INIT_DO_READDIRPLUS = 1 << 13
     INIT_READDIRPLUS_AUTO = 1 << 14
     INIT_ASYNC_DIO = 1 << 15
