@@ -24,7 +24,7 @@ from nydusd.daemon.saved_state import (
     encode_state,
 )
 from nydusd.daemon.supervisor import knock, receive_state, send_state
-from nydusd.fuse.llfuse_session import Inherited
+from nydusd.fuse.llfuse_session import Inherited, load_llfuse
 from nydusd.fuse.mount import device_at
 
 logger = logging.getLogger("nydusd")
@@ -81,7 +81,9 @@ class Upgrade:
 
     def take_over(self) -> None:
         """Become what the supervisor's state says, not serving yet; `UpgradeFailed`."""
-        data, fd = receive_state(self._supervisor())
+        path = self._supervisor()
+        load_llfuse()  # readers of an upgrade wait while the daemon starts, and not yet now
+        data, fd = receive_state(path)
         try:
             state = decode_state(data)
             self._check_connection(state.connection)

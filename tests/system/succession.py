@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -132,6 +133,14 @@ class Succession:
         self.await_state("RUNNING")
         self.send()
 
+    def await_end(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until *process* has ended, without the pauses of `Popen.wait`."""
+        fd = os.pidfd_open(process.pid)
+        try:
+            select.select([fd], [], [], STATE_S)
+        finally:
+            os.close(fd)
+
     def fail_over(self, command: Command | None = None) -> None:
         """Kill the daemon; the same command line again takes its place."""
         self.process.kill()
@@ -148,6 +157,7 @@ class Succession:
         self.launch("--upgrade", command=command)
         self.take_over()
         self.order("/exit", old_socket)
+        self.await_end(old)
         assert old.wait(STATE_S) == 0, self.log_text()
         self.serve()
 
