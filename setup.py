@@ -1,5 +1,6 @@
 """Compile pyx/ into the nydusd package; everything else about the build is in pyproject.toml."""
 
+import compileall
 import os
 import platform
 import subprocess
@@ -103,3 +104,5 @@ setup(
         compiler_directives=DIRECTIVES,
     ),
 )
+# A daemon is started from this tree as well, and half of a start is compiling where nobody has yet.
+compileall.compile_dir("nydusd", quiet=1)
