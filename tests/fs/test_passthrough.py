@@ -1,10 +1,11 @@
-"""A host directory through its file system: numbers, counts of the kernel, what cannot be served."""
+"""A host directory through its file system: numbers, counts of the kernel, what is refused."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ def served(shared):
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def listed(filesystem: PassthroughFs, ino: int = ROOT, offset: int = 0) -> list[bytes]:
