@@ -16,7 +16,8 @@ from nydusd.base.parking cimport counter_of
 from nydusd.cache.cached_blob cimport (
     COUNT_HIT_BYTES, COUNT_HITS, COUNT_MISSES, CachedBlob,
 )
-from nydusd.cache.fetch cimport Fetch, give_back_memory
+from nydusd.cache.fetch cimport Fetch
+from nydusd.cache.heap cimport note_end
 from nydusd.cache.plan cimport CHUNK_PLAIN, Chunk
 from nydusd.cache.target cimport (
     READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, Mark, ReadTarget, add_segment,
@@ -208,7 +209,7 @@ cdef class FetchedRead:
             for fetch in self.fetches.values():
                 fetch.release()
                 size += fetch.drop()
-            give_back_memory(size, waiting)
+            note_end(size)
 
     cdef int collect(self, const ChunkSpan *spans, uint32_t count) except -1:
         """What is needed of each blob, and what of it is here."""
@@ -282,7 +283,6 @@ cdef class FetchedRead:
         cdef Fetch fetch
         cdef bint all_kept = True
         for fetch in self.fetches.values():
-            fetch.decode_rest()
             if not fetch.keep():
                 all_kept = False
         return all_kept

@@ -7,10 +7,6 @@ from nydusd.cache.plan cimport Chunk, Range, Window
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
 
-# buffers of *size* bytes have just been freed and *busy* other fetches run: give memory back to
-# the system when that is due; under the GIL
-cdef void give_back_memory(uint64_t size, int busy) noexcept
-
 cdef class Fetch:
     cdef CachedBlob blob
     cdef Chunk *chunks          # owned; sorted by place once `sort` has run
@@ -21,6 +17,7 @@ cdef class Fetch:
     cdef Range *ranges          # owned; what has been had from the backend
     cdef uint32_t range_count
     cdef list stored            # bytearray of each range
+    cdef bint stored_elsewhere  # which is the caller's
     cdef Decoder decoder        # owner of every Chunk.plain
     cdef uint32_t runs
     cdef uint32_t cursor        # where `find` found the last one
@@ -45,8 +42,8 @@ cdef class Fetch:
     cdef int get(self, uint64_t batch_size) except -1
     # instead of `get`: the stored bytes at *offset* hold every chunk of the fetch, in whole
     cdef int take_stored(self, uint64_t offset, bytearray stored) except -1
-    cdef int decode_rest(self) except -1
-    # write to the cache file and set the bits; whether all that is wanted is there now
+    # decode the rest, write all to the cache file and set the bits; whether all that is needed is
+    # there now. Nobody looks at chunks that came along after it.
     cdef bint keep(self) except -1
     cdef const Chunk *find(self, uint32_t index) noexcept nogil
     # give up every claim that is left; resumes who waits
@@ -67,18 +64,23 @@ cdef class Fetch:
     cdef int bring_mates(self) except -1
     cdef int bring_mates_from(self, uint32_t index, const ChunkPlace *unit, int step,
                               uint32_t needed) except -1
-    cdef int decode(self, bint needed) except -1
+    cdef int decode_needed(self) except -1
+    cdef int decode(self, uint32_t i, uint32_t first, uint32_t count, bint needed) except -1
     cdef bint distrust_bad(self) except -1
     cdef bint renew_table(self) except -1
     cdef int get_range(self, const Range *wanted) except -1
     cdef int get_exactly(self, uint32_t first, uint32_t count) except -1
     cdef int read_range(self, const Range *wanted) except -1
     cdef int take_range(self, const Range *wanted, bytearray raw) except -1
-    cdef int lay_out(self, const Range *wanted) except -1
+    cdef int lay_out(self, uint32_t start, uint32_t count, uint32_t state) except -1
     cdef bint is_pending(self, uint32_t i) noexcept nogil
-    cdef bint needs_room(self, uint32_t i) noexcept nogil
+    cdef bint needs_room(self, uint32_t i, uint32_t state) noexcept nogil
+    cdef bint is_in_hand(self, uint32_t i) noexcept nogil
     cdef bint adjoins(self, uint32_t i) noexcept nogil
     cdef int place_run(self, uint32_t start, uint32_t end) except -1
+    cdef uint32_t slice_end(self, uint32_t start, uint32_t limit) noexcept nogil
+    cdef int keep_slice(self, uint32_t i, uint32_t start, uint32_t end) except -1
+    cdef int keep_chunks(self, uint32_t i, uint32_t limit) except -1
     cdef bint is_keepable(self, uint32_t i) noexcept nogil
     cdef bint belong_together(self, uint32_t i, uint32_t j) noexcept nogil
     cdef int store_run(self, uint32_t start, uint32_t end) except? -1

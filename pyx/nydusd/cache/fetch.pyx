@@ -2,8 +2,9 @@
 
 Turning stored bytes into checked plain ones is `cache.decode`'s part. `Device.fetch` puts these
 steps together for a read, `cache.prefetch` for the background: whatever a reader waits for is
-decoded and answered first, then comes what was brought along, then the cache file. Chunks that
-share a stored unit (rafs/blobmeta.pxd) are fetched and decoded together. Runs with the GIL on a
+decoded and answered first; then the rest is decoded and all of it written to the cache file, slice
+by slice, so that few bytes are written to memory that has not just been used. Chunks that share a
+stored unit (rafs/blobmeta.pxd) are fetched and decoded together. Runs with the GIL on a
 thread that may wait; backend, decompression and disk give it up. One `Fetch` belongs to one thread
 and ends with `release` and `drop`, whatever happened.
 """
@@ -27,10 +28,11 @@ from nydusd.cache.cached_blob cimport (
     COUNT_REQUESTS, CachedBlob,
 )
 from nydusd.cache.decode cimport Decoder
+from nydusd.cache.heap cimport give_buffer, take_buffer
 from nydusd.cache.plan cimport (
-    CHUNK_BAD, CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY, CHUNK_WANTED, Chunk,
-    Range, Window, gap_limit, has_room_before, in_window, merge_ranges, open_window, same_unit,
-    sort_chunks, unit_end, widen_window, widen_window_before,
+    CHUNK_BAD, CHUNK_HAD, CHUNK_KEPT, CHUNK_MINE, CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_READY,
+    CHUNK_WANTED, Chunk, Range, Window, gap_limit, has_room_before, in_window, merge_ranges,
+    open_window, same_unit, sort_chunks, unit_end, widen_window, widen_window_before,
 )
 from nydusd.rafs.blobmeta cimport CHUNK_SHARES_UNIT, CHUNK_ZRAN, ChunkPlace
 from nydusd.rafs.bootstrap cimport ChunkSpan
@@ -42,11 +44,6 @@ from nydusd.rafs.blobs import BlobFeature
 cdef extern from "<Python.h>":
     int PyBUF_READ
 
-cdef extern from "<malloc.h>" nogil:
-    int malloc_trim(size_t)
-    int mallopt(int, int)
-    int M_ARENA_MAX
-
 cdef enum:
     DIGEST_BYTES = 32
     PAGE_BYTES = 4096
@@ -54,29 +51,14 @@ cdef enum:
     CHUNKS_MAX = 4096       # brought along by one fetch, but for:
     MATES_MAX = 1 << 16     # brought along of units that are had anyway
     STAGING_BYTES = 1 << 20     # chunks of a unit are put side by side, as in the cache file, in
-    # malloc keeps what large buffers leave behind: 11 MiB after four threads have fetched 300 MiB.
-    # Mapping every buffer anew (M_MMAP_THRESHOLD) costs half as much CPU again; one heap for all
-    # threads (they hold the GIL when they allocate) that is trimmed after a MiB, when nobody else
-    # fetches, costs nothing that can be measured and leaves 4.
-    GIVE_BACK_BYTES = 1 << 20
+    # Plain bytes that are decoded before they are written to the cache file: they are in the
+    # processor's cache then, and the next ones take their place.
+    SLICE_BYTES = 1 << 19
 
 # Failures that may be those of the range: a stretch that cannot be read, the blob's end in it.
 RANGE_FAILURES = (FailureKind.OTHER, FailureKind.SHORT, FailureKind.LONG, FailureKind.RANGE)
 STATUS_NOT_SATISFIABLE = 416
 logger = logging.getLogger("nydusd")
-mallopt(M_ARENA_MAX, 1)     # heaps of other threads cannot be trimmed; see GIVE_BACK_BYTES
-
-
-# Fetched since memory was given back; guarded by the GIL.
-cdef uint64_t fetched_bytes = 0
-
-
-cdef void give_back_memory(uint64_t size, int busy) noexcept:
-    global fetched_bytes
-    fetched_bytes += size
-    if fetched_bytes >= GIVE_BACK_BYTES and busy == 0:
-        fetched_bytes = 0
-        malloc_trim(0)
 
 
 cdef bint is_same_place(const ChunkPlace *a, const ChunkPlace *b) noexcept nogil:
@@ -97,6 +79,7 @@ cdef class Fetch:
         self.count = self.room = self.missing = self.wanted = self.range_count = self.runs = 0
         self.cursor = 0
         self.stored = []
+        self.stored_elsewhere = False
         self.decoder = Decoder(blob)
         self.aligned = BlobFeature.ALIGNED in blob.info.features
         self.prefetching = prefetching
@@ -412,7 +395,7 @@ cdef class Fetch:
                 self.get_range(&wanted[i])
         finally:
             free(wanted)
-        self.decode(True)
+        self.decode_needed()
         try:
             return self.decoder.raise_bad(self.chunks, self.count)
         except ChunkCorrupt as exc:
@@ -453,18 +436,19 @@ cdef class Fetch:
                     break
         return elsewhere
 
-    cdef int decode_rest(self) except -1:
-        return self.decode(False)
-
-    cdef int decode(self, bint needed) except -1:
-        """Decode and check what was had and is *needed*, or the rest of it."""
+    cdef int decode_needed(self) except -1:
+        """Decode and check what was had and is needed."""
         cdef uint32_t i
         for i in range(self.range_count):
-            self.decoder.decode(
-                self.chunks + self.ranges[i].first, self.ranges[i].count,
-                <const uint8_t *>PyByteArray_AS_STRING(self.stored[i]), self.ranges[i].offset,
-                needed)
+            self.lay_out(self.ranges[i].first, self.ranges[i].count, CHUNK_NEEDED)
+            self.decode(i, self.ranges[i].first, self.ranges[i].count, True)
         return 0
+
+    cdef int decode(self, uint32_t i, uint32_t first, uint32_t count, bint needed) except -1:
+        """Decode and check *count* chunks of range *i*, those that are *needed* or the others."""
+        return self.decoder.decode(
+            self.chunks + first, count, <const uint8_t *>PyByteArray_AS_STRING(self.stored[i]),
+            self.ranges[i].offset, needed)
 
     cdef int get_range(self, const Range *wanted) except -1:
         """Have one range; when it fails with what was brought along, try without."""
@@ -508,7 +492,7 @@ cdef class Fetch:
         return 0
 
     cdef int read_range(self, const Range *wanted) except -1:
-        cdef bytearray raw = PyByteArray_FromStringAndSize(NULL, wanted.size)
+        cdef bytearray raw = take_buffer(wanted.size)
         self.blob.counters.add(COUNT_REQUESTS, 1)
         self.blob.counters.add(COUNT_BACKEND_BYTES, wanted.size)
         if self.prefetching:
@@ -519,6 +503,7 @@ cdef class Fetch:
 
     cdef int take_stored(self, uint64_t offset, bytearray stored) except -1:
         cdef Range whole
+        self.stored_elsewhere = True
         whole.offset = offset
         whole.size = len(stored)
         whole.first = 0
@@ -526,7 +511,8 @@ cdef class Fetch:
         return self.take_range(&whole, stored)
 
     cdef int take_range(self, const Range *wanted, bytearray raw) except -1:
-        """Add what was had, *raw*, to the ranges, and give its chunks room."""
+        """Add what was had, *raw*, to the ranges."""
+        cdef uint32_t i
         cdef Range *grown = <Range *>realloc(self.ranges, (self.range_count + 1) * sizeof(Range))
         if grown == NULL:
             raise MemoryError
@@ -534,32 +520,42 @@ cdef class Fetch:
         self.ranges[self.range_count] = wanted[0]
         self.range_count += 1
         self.stored.append(raw)
-        return self.lay_out(wanted)
+        for i in range(wanted.first, wanted.first + wanted.count):
+            if self.chunks[i].state & CHUNK_WANTED:
+                self.chunks[i].state |= CHUNK_HAD
+        return 0
 
-    cdef int lay_out(self, const Range *wanted) except -1:
-        """Give the wanted chunks of a range room, in runs that lie as in the cache file.
+    cdef int lay_out(self, uint32_t start, uint32_t count, uint32_t state) except -1:
+        """Give *count* chunks that were had and are in *state* room.
 
-        Chunks of a shared unit get theirs when it is decoded.
+        It is in runs that lie as in the cache file. Chunks of a shared unit get theirs when it is
+        decoded.
         """
-        cdef uint32_t start = wanted.first
-        cdef uint32_t limit = wanted.first + wanted.count
+        cdef uint32_t limit = start + count
         cdef uint32_t end
         while start < limit:
-            if not self.needs_room(start):
+            if not self.needs_room(start, state):
                 start += 1
                 continue
             end = start + 1
-            while end < limit and self.needs_room(end) and self.adjoins(end):
+            while end < limit and self.needs_room(end, state) and self.adjoins(end):
                 end += 1
             self.place_run(start, end)
             start = end
         return 0
 
     cdef bint is_pending(self, uint32_t i) noexcept nogil:
-        return self.chunks[i].state & CHUNK_WANTED and self.chunks[i].plain == NULL
+        return self.chunks[i].state & (CHUNK_WANTED | CHUNK_HAD) == CHUNK_WANTED
 
-    cdef bint needs_room(self, uint32_t i) noexcept nogil:
-        return self.is_pending(i) and not self.chunks[i].place.flags & CHUNK_SHARES_UNIT
+    cdef bint needs_room(self, uint32_t i, uint32_t state) noexcept nogil:
+        return (self.is_in_hand(i) and self.chunks[i].state & state == state
+                and self.chunks[i].plain == NULL
+                and not self.chunks[i].place.flags & CHUNK_SHARES_UNIT)
+
+    cdef bint is_in_hand(self, uint32_t i) noexcept nogil:
+        """Whether chunk *i* was had, is no worse than it should be, and not kept yet."""
+        return (self.chunks[i].state & (CHUNK_WANTED | CHUNK_HAD | CHUNK_BAD | CHUNK_KEPT)
+                == CHUNK_WANTED | CHUNK_HAD)
 
     cdef bint adjoins(self, uint32_t i) noexcept nogil:
         """Whether nothing but padding can lie between chunk *i* and the one before it.
@@ -579,8 +575,8 @@ cdef class Fetch:
         """One buffer for the chunks [start, end); gaps between them are zero."""
         cdef const ChunkPlace *first = &self.chunks[start].place
         cdef const ChunkPlace *last = &self.chunks[end - 1].place
-        cdef bytearray plain = PyByteArray_FromStringAndSize(
-            NULL, last.uncompressed_offset - first.uncompressed_offset + last.uncompressed_size)
+        cdef bytearray plain = take_buffer(
+            last.uncompressed_offset - first.uncompressed_offset + last.uncompressed_size)
         cdef uint8_t *base = <uint8_t *>PyByteArray_AS_STRING(plain)
         cdef uint64_t at
         cdef uint64_t filled = 0
@@ -604,21 +600,70 @@ cdef class Fetch:
                 == CHUNK_WANTED | CHUNK_PLAIN)
 
     cdef bint keep(self) except -1:
-        cdef uint32_t i = 0
+        cdef uint32_t i
+        cdef uint32_t start
+        cdef uint32_t limit
         cdef uint32_t end
-        cdef bint all_kept = True
-        cdef int rc
         if not self.blob.keeps:
             return False
-        while i < self.count:
+        for i in range(self.range_count):
+            start = self.ranges[i].first
+            limit = start + self.ranges[i].count
+            while start < limit:
+                end = self.slice_end(start, limit)
+                self.keep_slice(i, start, end)
+                start = end
+        for i in range(self.count):
+            if self.chunks[i].state & (CHUNK_WANTED | CHUNK_NEEDED | CHUNK_KEPT) == (
+                    CHUNK_WANTED | CHUNK_NEEDED):
+                return False
+        return True
+
+    cdef uint32_t slice_end(self, uint32_t start, uint32_t limit) noexcept nogil:
+        """Where the slice from chunk *start* on ends: whole units of about SLICE_BYTES."""
+        cdef uint64_t size = 0
+        cdef uint32_t end = start
+        while end < limit and size < SLICE_BYTES:
+            start = end
+            end = min(limit, unit_end(self.chunks, limit, start))
+            while start < end:
+                if self.is_in_hand(start):
+                    size += self.chunks[start].place.uncompressed_size
+                start += 1
+        return end
+
+    cdef int keep_slice(self, uint32_t i, uint32_t start, uint32_t end) except -1:
+        """Decode what came along of the chunks [start, end) of range *i*, and keep all of them.
+
+        Chunks that nobody waits for are not held any longer, kept or not.
+        """
+        cdef list buffers = self.decoder.buffers
+        cdef Py_ssize_t held = len(buffers)
+        cdef Py_ssize_t own
+        cdef uint32_t c
+        self.lay_out(start, end - start, 0)
+        own = len(buffers)
+        self.decode(i, start, end - start, False)
+        self.keep_chunks(start, end)
+        for c in range(start, end):
+            if not self.chunks[c].state & CHUNK_NEEDED:
+                self.chunks[c].state &= ~<uint32_t>(CHUNK_WANTED | CHUNK_PLAIN)
+                self.chunks[c].plain = NULL
+        del buffers[own:]       # of shared units, which others may have been given too
+        while len(buffers) > held:
+            give_buffer(buffers.pop())
+        return 0
+
+    cdef int keep_chunks(self, uint32_t i, uint32_t limit) except -1:
+        """Write those of the chunks [i, limit) that are good to the cache file."""
+        cdef uint32_t end
+        cdef int rc
+        while i < limit:
             if not self.is_keepable(i):
-                if self.chunks[i].state & (CHUNK_WANTED | CHUNK_NEEDED | CHUNK_KEPT) == (
-                        CHUNK_WANTED | CHUNK_NEEDED):
-                    all_kept = False
                 i += 1
                 continue
             end = i + 1
-            while end < self.count and self.is_keepable(end) and self.belong_together(i, end):
+            while end < limit and self.is_keepable(end) and self.belong_together(i, end):
                 end += 1
             if self.blob.compressed:
                 rc = self.store_stored(i, end)
@@ -627,12 +672,10 @@ cdef class Fetch:
             else:
                 rc = self.store_staged(i, end)
             self.blob.disk_refuses = rc != 0
-            if rc != 0:
-                all_kept = False
-                if self.blob.file.keeps:
-                    self.blob.note_disk(rc)
+            if rc != 0 and self.blob.file.keeps:
+                self.blob.note_disk(rc)
             i = end
-        return all_kept
+        return 0
 
     cdef bint belong_together(self, uint32_t i, uint32_t j) noexcept nogil:
         """Whether the chunks *i* < *j* go to the cache file in one go."""
@@ -742,6 +785,8 @@ cdef class Fetch:
         cdef uint32_t i
         for i in range(self.range_count):
             size += self.ranges[i].size
+            if not self.stored_elsewhere:
+                give_buffer(self.stored[i])
         self.count = self.range_count = 0
         self.stored.clear()
         self.decoder.drop()

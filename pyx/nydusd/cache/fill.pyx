@@ -6,20 +6,18 @@ One call is one backend request, or few; it runs with the GIL on a thread of pre
 from libc.stdint cimport uint32_t, uint64_t
 
 from nydusd.cache.cached_blob cimport CachedBlob
-from nydusd.cache.fetch cimport Fetch, give_back_memory
+from nydusd.cache.fetch cimport Fetch
+from nydusd.cache.heap cimport note_end
 from nydusd.cache.plan cimport Window, in_window, open_window, widen_window
 from nydusd.cache.span_reader cimport chunk_span
 from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
-
-from nydusd.cache.device import waiting_readers
 
 
 cdef int finish(Fetch fetch, uint64_t batch_size) except -1:
     """Have, decode and keep what *fetch* has claimed."""
     fetch.sort()
     fetch.get(batch_size)
-    fetch.decode_rest()
     fetch.keep()
     return 0
 
@@ -29,7 +27,7 @@ cdef uint64_t end(Fetch fetch) except? 0:
     cdef uint64_t size
     fetch.release()
     size = fetch.drop()
-    give_back_memory(size, waiting_readers())
+    note_end(size)
     return size
 
 
@@ -149,7 +147,6 @@ def fill_stored(CachedBlob blob, uint32_t first, uint64_t offset, bytearray stor
         fetch.sort()
         if fetch.count > 0:
             fetch.take_stored(offset, stored)
-            fetch.decode_rest()
             fetch.keep()
     finally:
         end(fetch)

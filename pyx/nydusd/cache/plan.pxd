@@ -13,6 +13,7 @@ cdef enum:
     CHUNK_READY = 32        # the cache file has it: answered from there
     CHUNK_KEPT = 64         # written to the cache file, its bit set
     CHUNK_DECODED = 128     # `plain` is filled, not checked yet
+    CHUNK_HAD = 256         # its stored bytes came from the backend
 
 cdef struct Chunk:
     uint32_t index          # in its blob

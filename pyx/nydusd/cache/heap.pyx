@@ -1,0 +1,122 @@
+"""The memory of fetches: large buffers to use again, and when they go back to the system.
+
+A fetch of 1 MiB has buffers of some MiB for a few milliseconds. Pages that are new to the process
+have to be cleared by the kernel, at the first touch of each: a quarter of the time of a fetch. So
+its buffers are kept for the next one, and malloc gives nothing back by itself; a thread that lives
+as long as fetches follow each other gives back all of it a moment after the last one. There is one
+heap for all threads: those of others could not be trimmed, and threads hold the GIL when they
+allocate.
+"""
+
+import threading
+import time
+
+from cpython.bytearray cimport PyByteArray_FromStringAndSize, PyByteArray_Resize
+from libc.stdint cimport uint64_t
+
+
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t)
+    int mallopt(int, int)
+    int M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
+cdef enum:
+    LARGE_BYTES = 1 << 17       # smaller buffers are malloc's business
+    # Room is for a multiple of a quarter of the size that a buffer has at least, so that the next
+    # one fits although it is a little longer.
+    STEPS_SHIFT = 2
+    SHELF_BYTES = 1 << 25       # kept at most
+    GIVE_BACK_BYTES = 1 << 20   # fetched; less leaves nothing that is worth it
+    IDLE_MS = 100               # without the end of a fetch, before memory is given back
+    BUSY_MS = 1000              # of fetches without a pause: what they do not need now
+    MAPPED_BYTES = 1 << 25      # buffers of this size and more are mapped and unmapped one by one
+    NEVER_BYTES = 1 << 30       # free at the top of the heap, for malloc to give it back by itself
+
+mallopt(M_ARENA_MAX, 1)
+mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+mallopt(M_TRIM_THRESHOLD, NEVER_BYTES)
+
+# Guarded by the GIL.
+cdef list shelf = []            # (room, buffer): free ones, the last one was used last
+cdef uint64_t shelf_bytes = 0   # room of all of them
+cdef uint64_t fetched_bytes = 0     # since memory was given back
+cdef uint64_t rounds = 0        # fetches that have ended
+cdef bint waiting = False       # whether the thread runs
+
+
+cdef uint64_t room_for(uint64_t size) noexcept:
+    """Bytes that a buffer for *size* bytes gets."""
+    cdef uint64_t step = LARGE_BYTES
+    while step << (STEPS_SHIFT + 1) <= size:
+        step <<= 1
+    return (size + step - 1) & ~(step - 1)
+
+
+cdef bytearray take_buffer(uint64_t size):
+    global shelf_bytes
+    cdef bytearray buffer
+    cdef uint64_t room
+    cdef Py_ssize_t i
+    if size < LARGE_BYTES:
+        return PyByteArray_FromStringAndSize(NULL, size)
+    room = room_for(size)
+    for i in range(len(shelf) - 1, -1, -1):
+        if shelf[i][0] == room:
+            buffer = shelf.pop(i)[1]
+            shelf_bytes -= room
+            PyByteArray_Resize(buffer, size)    # not less than half of its room: stays in place
+            return buffer
+    buffer = PyByteArray_FromStringAndSize(NULL, room)
+    PyByteArray_Resize(buffer, size)
+    return buffer
+
+
+cdef int give_buffer(bytearray buffer) except -1:
+    global shelf_bytes
+    cdef uint64_t room = room_for(len(buffer))
+    if len(buffer) < LARGE_BYTES or shelf_bytes + room > SHELF_BYTES:
+        return 0
+    shelf.append((room, buffer))
+    shelf_bytes += room
+    return 0
+
+
+cdef void note_end(uint64_t size) noexcept:
+    global fetched_bytes, rounds, waiting
+    fetched_bytes += size
+    rounds += 1
+    if fetched_bytes < GIVE_BACK_BYTES or waiting:
+        return
+    waiting = True
+    try:
+        threading.Thread(target=give_back, name="give-back", daemon=True).start()
+    except Exception:       # no more threads
+        waiting = False
+        empty()
+
+
+cdef int empty() except -1:
+    """Give back all that nobody uses."""
+    global shelf_bytes, fetched_bytes
+    shelf.clear()
+    shelf_bytes = fetched_bytes = 0
+    with nogil:
+        malloc_trim(0)
+    return 0
+
+
+def give_back():
+    """Wait for a pause between fetches, give back what they have left, and end."""
+    global waiting
+    cdef uint64_t seen
+    cdef int busy_ms = 0
+    while True:
+        seen = rounds
+        time.sleep(IDLE_MS / 1000)
+        busy_ms += IDLE_MS
+        if seen == rounds or busy_ms >= BUSY_MS:
+            busy_ms = 0
+            empty()
+        if seen == rounds:
+            waiting = False
+            return

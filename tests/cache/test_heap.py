@@ -1,0 +1,54 @@
+import os
+import threading
+from pathlib import Path
+
+from nydusd.cache.prefetch import Prefetcher
+from nydusd.cache.span_reader import read_spans
+from nydusd.config.model import Prefetch
+from nydusd.rafs.blobs import Compressor
+from tests.cache.made import MadeBackend, MadeBlob, device
+
+CHUNKS = [bytes([i]) * 300_000 for i in range(64)]
+THREAD = "give-back"
+
+
+def resident_bytes() -> int:
+    """Anonymous memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("RssAnon"))
+    return int(line.split()[1]) << 10
+
+
+def wait_for_the_end() -> None:
+    """Until what fetches have left was given back."""
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def test_what_fetches_have_left_is_given_back_after_the_last_one(tmp_path):
+    blob = MadeBlob(CHUNKS, 6, Compressor.NONE)
+    filled = device(blob, MadeBackend(blob), tmp_path)
+    wait_for_the_end()
+    before = resident_bytes()
+    prefetcher = Prefetcher(
+        filled, Prefetch(enable=True, threads=4, batch_size=4 << 20), everything=True
+    )
+    prefetcher.start()
+    assert prefetcher.wait(20)
+    prefetcher.close()
+    assert filled.blobs[0].complete
+    assert THREAD in {thread.name for thread in threading.enumerate()}
+    wait_for_the_end()
+    assert resident_bytes() - before < 4 << 20
+    filled.close()
+
+
+def test_buffers_that_are_used_again_carry_nothing_over(tmp_path):
+    blob = MadeBlob([os.urandom(200_000 + 7 * i) for i in range(40)], 6, Compressor.ZSTD)
+    filled = device(blob, MadeBackend(blob), tmp_path, batch_size=1 << 20)
+    for index in (20, 3, 39, 11, 0, 30):
+        assert read_spans(filled, [blob.span(index)]) == blob.chunks[index]
+    assert read_spans(filled, blob.spans()) == blob.content
+    filled.close()
