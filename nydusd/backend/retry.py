@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BackendError, FailureKind
+from nydusd.base.tracing import tracer
 
 if TYPE_CHECKING:
     from nydusd.config.model import Connection
@@ -141,6 +142,8 @@ class Attempts:
         self._left -= 1
         self._made += 1
         self._policy.tell(error, self._left)
+        if (taker := tracer()) is not None:
+            taker.note_retry(error.kind.value)
         if not self._policy.pause(time.monotonic() + pause, self._deadline):
             raise self._last(error)
 

@@ -27,6 +27,7 @@ from nydusd.backend.handles import HandleStore, explain
 from nydusd.backend.reply import Reply
 from nydusd.backend.request import Request, Response, shown_url
 from nydusd.base.errors import BackendError, FailureKind
+from nydusd.base.tracing import tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +138,10 @@ class Transfer:
 
     def submit(self, request: Request, on_done: Callable[[Call], None] | None = None) -> Call:
         """Begin *request*; *on_done* is called on the transfer thread and must not wait."""
+        if (taker := tracer()) is not None:
+            from nydusd.backend.traced import traced  # of no use when nobody takes spans
+
+            on_done = traced(taker, request, on_done)
         call = Call(self, request, on_done)
         with self._lock:
             if self._stopping:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from nydusd.backend.interface import BlobBackend, BlobReader
 from nydusd.backend.open import open_backend
 from nydusd.base.errors import BackendError
+from nydusd.base.tracing import tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
+    from nydusd.base.tracing import Attributes
     from nydusd.config.model import Backend
 
 # Upper bounds; the last class has none. Sizes exclusive, times inclusive.
@@ -79,9 +81,14 @@ class MeteredReader(BlobReader):
     """*reader*, with what is read counted."""
 
     def __init__(
-        self, reader: BlobReader, metrics: BackendMetrics, on_error: Callable[[str], None]
+        self,
+        reader: BlobReader,
+        blob_id: str,
+        metrics: BackendMetrics,
+        on_error: Callable[[str], None],
     ) -> None:
         self._reader = reader
+        self._blob_id, self._backend_type = blob_id, metrics.type  # for traces
         self._record: Callable[[int, float, bool], None] = metrics.record
         self._on_error = on_error
         if reader.counts_attempts:  # what it does not tell by itself would be counted twice
@@ -93,6 +100,20 @@ class MeteredReader(BlobReader):
 
     def read_into(self, buffer: Buffer, offset: int, *, background: bool = False) -> None:
         """See `BlobReader`."""
+        if (taker := tracer()) is None:
+            self._read_into(buffer, offset, background)
+            return
+        about: Attributes = {
+            "nydusd.blob": self._blob_id,
+            "nydusd.offset": offset,
+            "nydusd.size": memoryview(buffer).nbytes,
+            "nydusd.backend": self._backend_type,
+            "nydusd.prefetch": background,
+        }
+        with taker.span("fetch", about):
+            self._read_into(buffer, offset, background)
+
+    def _read_into(self, buffer: Buffer, offset: int, background: bool) -> None:
         began = time.monotonic()
         failed = True
         try:
@@ -118,6 +139,10 @@ class MeteredReader(BlobReader):
             self._record(0, time.monotonic() - began, True)
             raise
 
+    def distrust(self, offset: int, size: int) -> bool:
+        """See `BlobReader`."""
+        return self._reader.distrust(offset, size)
+
     def close(self) -> None:
         """See `BlobReader`."""
         self._reader.close()
@@ -133,7 +158,8 @@ class MeteredBackend(BlobBackend):
 
     def reader(self, blob_id: str) -> BlobReader:
         """See `BlobBackend`."""
-        return MeteredReader(self._backend.reader(blob_id), self.metrics, self._on_error)
+        reader = self._backend.reader(blob_id)
+        return MeteredReader(reader, blob_id, self.metrics, self._on_error)
 
     def change_setting(self, name: str, value: str) -> bool:
         """See `BlobBackend`."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nydusd.cli.parser import Arguments
 
 NAME = "nydusd"
+TRACES_SECONDS = 2.0  # at the end, for a collector that is slow
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def _serve(arguments: "Arguments") -> int:
     # raises in the midst of an import, and where that exception is swallowed the signal is lost.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from nydusd.base import log
+    from nydusd.base import log, tracing
     from nydusd.base.errors import ConfigError, NydusError
     from nydusd.base.os_error import debug_custom_error, debug_os_error
     from nydusd.daemon.process import raise_open_files_limit
@@ -95,7 +96,11 @@ def _serve(arguments: "Arguments") -> int:
         log.logger.info(_version_line())
         unusable = ConfigError("invalid value for option `rlimit-nofile`")
         raise_open_files_limit(_number(arguments.text("rlimit-nofile"), unusable))
-        return _become_daemon(arguments)
+        tracing.switch_on(os.environ)
+        try:
+            return _become_daemon(arguments)
+        finally:
+            tracing.switch_off(TRACES_SECONDS)
     except NydusError as exc:
         log.logger.error("%s", exc)
         kind = "InvalidInput" if exc.errno == 22 else "Other"

@@ -15,6 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nydusd.base.errors import ConfigError, MountError
+from nydusd.base.tracing import read_trace
 from nydusd.cache.device import Device
 from nydusd.cache.inlined import find_bootstrap
 from nydusd.cache.pool import BlobPool, cache_policy
@@ -223,6 +224,7 @@ class Mounts:
                 access_pattern=config.rafs.access_pattern,
                 latest_read=config.rafs.latest_read_files,
             ),
+            trace=read_trace(request.mountpoint),
         )
         closes = ExitStack()
         closes.callback(device.close)

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Self, final
 
 from nydusd.cache.device import Device
@@ -16,4 +17,5 @@ class RafsFs(Filesystem):
         enable_xattr: bool = False,
         batch_size: int = 0,
         stats: FsStats | None = None,
+        trace: Callable[[int, int, int], Callable[[int], None]] | None = None,
     ) -> Self: ...

@@ -1,7 +1,8 @@
 import pytest
 
+from nydusd.backend.interface import BlobReader
 from nydusd.base.errors import BackendError
-from nydusd.cache.metered import BackendMetrics, MeteredBackend
+from nydusd.cache.metered import BackendMetrics, MeteredBackend, MeteredReader
 from nydusd.config import model
 from tests.servers.scripted import ScriptedServer, short_body, status
 
@@ -37,6 +38,34 @@ def test_a_failed_read_is_counted_and_told(backend):
     assert (found["read_count"], found["read_amount_total"], found["read_errors"]) == (1, 100, 1)
     assert len(errors) == 1
     assert "950" in errors[0] or "1000" in errors[0]
+
+
+class Doubted(BlobReader):
+    """A reader with another source for what is corrupt."""
+
+    def __init__(self):
+        self.told = []
+
+    def size(self):
+        return 0
+
+    def read_into(self, buffer, offset, *, background=False):
+        raise NotImplementedError
+
+    def distrust(self, offset, size):
+        self.told.append((offset, size))
+        return True
+
+    def close(self):
+        pass
+
+
+def test_what_is_corrupt_is_told_to_who_knows_other_sources():
+    reader = Doubted()
+    metered = MeteredReader(reader, "blob", BackendMetrics("registry"), print)
+
+    assert metered.distrust(5, 7)
+    assert reader.told == [(5, 7)]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ cdef class RafsFs(Filesystem):
     *start_time* (s since the epoch) stands for times that the image does not record. Attributes
     of *enable_xattr* images are listed whether or not the image says that it has some.
     *batch_size*: bytes that a missing read may fetch along (v5). *stats* counts what is asked.
+    *trace* begins the trace of a missed read (`base.tracing.read_trace`), None = there are none.
     """
 
     cdef Bootstrap bootstrap
@@ -64,11 +65,13 @@ cdef class RafsFs(Filesystem):
     cdef bint has_xattr
     cdef bint has_owners                # else every inode belongs to the daemon
     cdef uint64_t batch_size
+    cdef object trace                   # for `fetch_traced`, else None
+    cdef bint traced
     cdef uint64_t told[TOLD_ROOM]       # atomic; ino + 1 of the inodes that the log has named
     cdef uint64_t told_ms               # atomic; when the log was last told
 
     def __cinit__(self, Bootstrap bootstrap not None, Device device not None, *, double start_time,
-                  bint enable_xattr=False, uint64_t batch_size=0, FsStats stats=None):
+                  bint enable_xattr=False, uint64_t batch_size=0, FsStats stats=None, trace=None):
         self.bootstrap = bootstrap
         self.stats = stats
         self.device = device
@@ -76,6 +79,8 @@ cdef class RafsFs(Filesystem):
         self.has_xattr = enable_xattr or bootstrap.flags & FLAG_HAS_XATTR != 0
         self.has_owners = bootstrap.flags & FLAG_EXPLICIT_UID_GID != 0
         self.batch_size = batch_size
+        self.trace = trace
+        self.traced = trace is not None
         self.root_ino = bootstrap.root_ino
 
     cdef int refuse(self, uint64_t ino, int code) noexcept nogil:
@@ -149,6 +154,25 @@ cdef class RafsFs(Filesystem):
         return self.refuse(op.ino, self.device.read(spans, count, &op.target))
 
     cdef int fetch(self, ReadOp *op) noexcept nogil:
+        return self.fetch_traced(op) if self.traced else self.fetch_data(op)
+
+    cdef int fetch_traced(self, ReadOp *op) noexcept with gil:
+        cdef int rc
+        end = None
+        try:
+            end = self.trace(op.ino, op.offset, op.size)
+        except BaseException:
+            logger.exception("a read is not traced")
+        with nogil:
+            rc = self.fetch_data(op)        # *op* may be gone when it returns
+        try:
+            if end is not None:
+                end(rc)
+        except BaseException:
+            logger.exception("a read is not traced")
+        return rc
+
+    cdef int fetch_data(self, ReadOp *op) noexcept nogil:
         cdef ChunkSpan spans[SPAN_ROOM]
         cdef ChunkSpan following[FOLLOWING_ROOM]
         cdef uint32_t count = 0, following_count = 0
