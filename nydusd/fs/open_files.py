@@ -15,15 +15,17 @@ from nydusd.fs.host_inodes import HostInode
 class OpenFile:
     """One open file or directory; its descriptor is closed when nobody uses the object any more."""
 
-    __slots__ = ("fd", "inode", "listing")
+    __slots__ = ("fd", "known", "listing")
 
     def __init__(self, inode: HostInode, fd: int, listing: "Listing | None" = None) -> None:
-        self.inode = inode
+        self.known = inode.known
         self.fd = fd
         self.listing = listing
+        self.known.opens += 1
 
     def __del__(self) -> None:
         """Close the descriptor."""
+        self.known.opens -= 1
         os.close(self.fd)
 
 
@@ -80,7 +82,7 @@ class OpenFiles:
             file = OpenFile(inode, open_somehow(inode.fd))
             with self._lock:
                 file = self._files.setdefault(handle, file)
-        if file.inode is not inode:
+        if file.known is not inode.known:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return file
 

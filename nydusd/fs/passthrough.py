@@ -45,8 +45,9 @@ class PassthroughFs(PyFilesystem):
         own_device: Callable[[], int] = lambda: -1,
         recovers: bool = False,
         limit: int | None = None,
+        uses_handles: bool = True,
     ) -> None:
-        self._inodes = HostInodes(host.open_root(source), limit)
+        self._inodes = HostInodes(host.open_root(source), limit, uses_handles=uses_handles)
         self._files = OpenFiles()
         self._own_device = own_device
         self._search = HostSearch(self._inodes) if recovers else None
@@ -61,6 +62,11 @@ class PassthroughFs(PyFilesystem):
     def known_inodes(self) -> int:
         """How many inodes the kernel knows."""
         return len(self._inodes)
+
+    @property
+    def held_inodes(self) -> int:
+        """How many of them are held open."""
+        return self._inodes.held
 
     @property
     def open_files(self) -> int:
@@ -302,6 +308,6 @@ class PassthroughFs(PyFilesystem):
 def still_cached(inode: HostInode, found: os.stat_result) -> bool:
     """Whether what the kernel cached of *inode* before is what it has now; noted for next time."""
     state = (found.st_mtime_ns, found.st_size)
-    is_same = inode.cached == state
-    inode.cached = state if time.time_ns() - found.st_mtime_ns > RACY_NS else None
+    is_same = inode.known.cached == state
+    inode.known.cached = state if time.time_ns() - found.st_mtime_ns > RACY_NS else None
     return is_same

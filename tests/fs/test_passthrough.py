@@ -153,7 +153,7 @@ def test_a_handle_of_another_file_is_refused(served, shared):
 def test_what_may_be_held_open_is_bounded_and_said_once(shared, caplog):
     for number in range(8):
         (shared / str(number)).touch()
-    filesystem = PassthroughFs(os.fspath(shared), limit=4)
+    filesystem = PassthroughFs(os.fspath(shared), limit=3, uses_handles=False)
     for number in range(3):
         filesystem.find(ROOT, b"%d" % number)
     for number in (3, 4):
@@ -163,6 +163,61 @@ def test_what_may_be_held_open_is_bounded_and_said_once(shared, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "--rlimit-nofile" in caplog.text
     filesystem.close()
+
+
+@pytest.fixture
+def narrow(shared):
+    """A file system that may hold two files open; skipped where the host has no handles."""
+    filesystem = PassthroughFs(os.fspath(shared), limit=2)
+    if filesystem._inodes._mount_fd < 0:
+        filesystem.close()
+        pytest.skip("this host cannot open files by handles")
+    yield filesystem
+    filesystem.close()
+
+
+def test_files_beyond_the_limit_are_closed_and_opened_again(narrow, shared):
+    inos = []
+    for number in range(20):
+        (shared / str(number)).write_bytes(b"%d" % number)
+        inos.append(narrow.find(ROOT, b"%d" % number).ino)
+    (shared / "7").rename(shared / "elsewhere")
+
+    for number, ino in enumerate(inos):
+        handle = narrow.open_file(ino, os.O_RDONLY).handle
+        assert narrow.read_file(ino, handle, 0, 10) == b"%d" % number
+        narrow.close_file(ino, handle)
+    assert narrow.held_inodes == 2
+    assert narrow.known_inodes == 21
+    assert [narrow.find(ROOT, b"%d" % number).ino for number in (3, 19)] == [inos[3], inos[19]]
+
+
+def test_a_file_that_was_closed_and_is_gone_is_stale_and_its_number_not_given_again(narrow, shared):
+    for number in range(10):
+        (shared / str(number)).touch()
+    inos = {narrow.find(ROOT, b"%d" % number).ino for number in range(10)}
+    for number in range(8):
+        (shared / str(number)).unlink()
+    fresh = set()
+    for number in range(100, 130):  # some of them get the inodes of those that are gone
+        (shared / str(number)).touch()
+        fresh.add(narrow.find(ROOT, b"%d" % number).ino)
+    assert len(fresh) == 30
+    assert not fresh & inos
+    for ino in sorted(inos - {narrow.find(ROOT, name).ino for name in (b"8", b"9")}):
+        with pytest.raises(OSError, match=rf"\[Errno {errno.ESTALE}\]"):
+            narrow.stat(ino)
+        narrow.forget(ino, 1)
+
+
+def test_what_is_open_is_not_closed(narrow, shared):
+    info, opened = narrow.create_file(ROOT, b"f", 0o600, os.O_RDWR, ME)
+    narrow.remove_file(ROOT, b"f")
+    for number in range(10):
+        (shared / str(number)).touch()
+        narrow.find(ROOT, b"%d" % number)
+    assert narrow.stat(info.ino).nlink == 0
+    narrow.write_file(info.ino, opened.handle, 0, memoryview(b"x"), os.O_RDWR, False)
 
 
 def test_a_listing_is_the_hosts_and_goes_on_while_names_go(served, shared):

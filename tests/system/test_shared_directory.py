@@ -90,6 +90,7 @@ def test_a_random_tree_is_shown_as_it_is(serve, folder, seed):
         assert os.statvfs(daemon.mountpoint).f_blocks == os.statvfs(folder).f_blocks
 
 
+@pytest.mark.timeout(60 + SEQUENCES // 10)
 def test_random_operations_do_on_the_mount_what_they_do_on_a_plain_directory(mnt, folder, tmp_path):
     twin = tmp_path / "twin"
     done = 0
@@ -97,6 +98,8 @@ def test_random_operations_do_on_the_mount_what_they_do_on_a_plain_directory(mnt
         for root in (mnt / str(seed), twin / str(seed)):
             root.mkdir(parents=True)
         sides = Side(mnt / str(seed)), Side(twin / str(seed))
+        for side in sides:
+            side.fill()
         sequence = Sequence(seed)
         history = []
         for step in range(LENGTH):

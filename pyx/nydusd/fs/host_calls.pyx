@@ -96,6 +96,31 @@ cdef extern from *:
         return n < 0 ? -errno : n;
     }
 
+    /* handle_bytes and handle_type, then the handle itself */
+    struct saved_handle { unsigned int size; int type; unsigned char bytes[MAX_HANDLE_SZ]; };
+
+    static int handle_of_file(int fd, struct saved_handle *out)
+    {
+        int mount_id;
+        out->size = MAX_HANDLE_SZ;
+        return name_to_handle_at(fd, "", (struct file_handle *)out, &mount_id, AT_EMPTY_PATH) == 0
+            ? (int)(8 + out->size) : -errno;
+    }
+
+    static int open_the_handle(int mount_fd, const void *saved, size_t size)
+    {
+        struct saved_handle handle;
+        int fd;
+        if (size < 8 || size > sizeof(handle))
+            return -EINVAL;
+        memcpy(&handle, saved, size);
+        if (handle.size > size - 8)
+            return -EINVAL;
+        fd = open_by_handle_at(mount_fd, (struct file_handle *)&handle,
+                               O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        return fd < 0 ? -errno : fd;
+    }
+
     static int allocate_some(int fd, int mode, int64_t offset, int64_t length)
     {
         return fallocate(fd, mode, offset, length) == 0 ? 0 : -errno;
@@ -111,6 +136,10 @@ cdef extern from *:
     int set_time(const char *, int64_t, long, int64_t, long) noexcept nogil
     int64_t list_some(int, void *, size_t) noexcept nogil
     int allocate_some(int, int, int64_t, int64_t) noexcept nogil
+    struct saved_handle:
+        pass
+    int handle_of_file(int, saved_handle *) noexcept nogil
+    int open_the_handle(int, const void *, size_t) noexcept nogil
     long UTIME_NOW_ "UTIME_NOW"
     long UTIME_OMIT_ "UTIME_OMIT"
     size_t strnlen(const char *, size_t) noexcept nogil
@@ -195,6 +224,32 @@ def allocate(int fd, int mode, uint64_t offset, uint64_t length):
         rc = allocate_some(fd, mode, <int64_t>offset, <int64_t>length)
     if rc != 0:
         raise failure(rc)
+
+
+def handle_of(int fd):
+    """What names the inode of *fd* on its file system for ever, see name_to_handle_at(2)."""
+    cdef saved_handle found
+    cdef int size
+    with nogil:
+        size = handle_of_file(fd, &found)
+    if size < 0:
+        raise failure(size)
+    return (<const char *>&found)[:size]
+
+
+def open_handle(int mount_fd, bytes handle not None):
+    """A descriptor (O_PATH) of the inode that *handle* names, on the file system of *mount_fd*.
+
+    ESTALE when it is gone; EPERM without CAP_DAC_READ_SEARCH.
+    """
+    cdef const char *saved = handle
+    cdef size_t size = len(handle)
+    cdef int fd
+    with nogil:
+        fd = open_the_handle(mount_fd, saved, size)
+    if fd < 0:
+        raise failure(fd)
+    return fd
 
 
 def list_directory(int fd):
