@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nydusd.backend.request import Request, Response
-    from nydusd.base.tracing import Attributes, Tracer
+    from nydusd.base.spans import Attributes, Tracer
 
 
 class Ended(Protocol):

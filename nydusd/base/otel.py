@@ -19,7 +19,7 @@ from nydusd.base.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from nydusd.base.tracing import Attributes
+    from nydusd.base.spans import Attributes
 
 logger = logging.getLogger("nydusd")
 
@@ -47,7 +47,7 @@ def open_tracer(environ: Mapping[str, str]) -> OtelTracer | None:
 
 
 class OtelTracer:
-    """See `base.tracing.Tracer`."""
+    """See `base.spans.Tracer`."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         from opentelemetry import context, trace
@@ -124,7 +124,7 @@ class OtelTracer:
 
 
 class OtelChild:
-    """See `base.tracing.ChildSpan`."""
+    """See `base.spans.ChildSpan`."""
 
     def __init__(self, tracer: OtelTracer, span: Any) -> None:  # noqa: ANN401
         self._tracer = tracer

@@ -1,4 +1,4 @@
-"""Traces of reads that miss: the face that the program speaks to; off, it is one `None`.
+"""Traces of reads that miss: whom the program gives its spans (`base.spans`); off, it is `None`.
 
 A span is one step of one read, below the step that caused it: the read, each fetch of a range, each
 HTTP request of a fetch. The parent is the span that is open on the same thread. Reads that hit are
@@ -8,43 +8,12 @@ which is imported when tracing is switched on and never else.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
-Attributes = dict[str, str | int | bool]
-
-
-class ChildSpan(Protocol):
-    """A span that ends elsewhere; no other becomes its child."""
-
-    def end(self, error: str, attributes: Attributes) -> None:
-        """End it, failed if *error* has a word for why. Any thread."""
-
-
-class Tracer(Protocol):
-    """Takes spans; nothing it does raises."""
-
-    def span(self, name: str, attributes: Attributes) -> AbstractContextManager[object]:
-        """A span while the context is open, parent of what this thread begins in it.
-
-        An exception that leaves the context marks it as failed.
-        """
-
-    def begin_read(self, attributes: Attributes) -> Callable[[int], None]:
-        """The same for a read: what is returned ends it, with 0 or -errno, on this thread."""
-
-    def begin_child(self, name: str, attributes: Attributes) -> ChildSpan | None:
-        """A child of this thread's open span; None without one."""
-
-    def note_retry(self, error: str) -> None:
-        """Note that the open span of this thread tries again; *error* is a word for why."""
-
-    def close(self, seconds: float) -> None:
-        """Give away what is left, within *seconds*."""
-
+    from nydusd.base.spans import Tracer
 
 _tracer: Tracer | None = None  # set once, before other threads start
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from nydusd.base.tracing import Attributes
+    from nydusd.base.spans import Attributes
     from nydusd.config.model import Backend
 
 # Upper bounds; the last class has none. Sizes exclusive, times inclusive.
