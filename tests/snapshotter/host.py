@@ -102,7 +102,7 @@ def program_file(folder: Path, command: list[str] | None) -> Path:
     script = folder / "nydusd"
     script.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(ROOT)!r}]\n"
-        "from nydusd.cli.nydusd import main\nsys.exit(main())\n"
+        "from nydusd.cli.nydusd import command\ncommand()\n"
     )
     script.chmod(0o755)
     return script
