@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from nydusd.base.counters cimport Counters
 from nydusd.cache.blobfile cimport BlobFile
 from nydusd.cache.chunkmap cimport ChunkMap
+from nydusd.cache.fresh cimport FreshChunks
 from nydusd.cache.plan cimport Chunk
 from nydusd.cache.target cimport ReadTarget
 from nydusd.cache.uses cimport Uses
@@ -41,6 +42,7 @@ cdef class CachedBlob:
     cdef readonly object durable    # DurableRecord: what has reached the disk, or None
     cdef Uses uses                  # of a directory with a limit: chunks may be evicted; else None
     cdef bint direct                # ready chunks are answered straight from the file
+    cdef FreshChunks fresh          # so are these of a file whose other chunks are checked; or None
     cdef uint64_t plain_end         # end of the plain blob, on a multiple of 4096; 0 = not known
     cdef BlobMeta meta              # set once, before `described`; None for v5
     cdef int described              # atomic: places of chunks can be told
@@ -54,6 +56,8 @@ cdef class CachedBlob:
     cdef int users                  # fetches that run; guarded by the GIL
     cdef bint closing               # close() was called; guarded by the GIL
 
+    # the digest to hold chunk *index* against: *own*, its bootstrap's, else the digest table's
+    cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
     # whether chunk *index* at *place* is on local disk; what a file promises is looked for once
     cdef bint has(self, uint32_t index, const ChunkPlace *place) noexcept nogil
     # the same for who has the chunk's claim

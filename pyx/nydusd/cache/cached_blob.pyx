@@ -17,6 +17,7 @@ cimport cython
 from nydusd.base.counters cimport Counters
 from nydusd.cache.blobfile cimport BlobFile
 from nydusd.cache.chunkmap cimport ChunkMap
+from nydusd.cache.fresh cimport FreshChunks
 from nydusd.cache.recent_units cimport forget
 from nydusd.cache.target cimport READ_CLAIMED, READ_DONE, READ_MISSING, ReadTarget
 from nydusd.cache.uses cimport Uses
@@ -96,6 +97,8 @@ cdef class CachedBlob:
         self.pages = pages
         self.direct = (file is not None and not (compressed or validate) and pages is None
                        and file.size > 0)
+        self.fresh = (FreshChunks(file.fd) if self.keeps and validate and pages is None
+                      and not (compressed or recheck) and file.size > 0 else None)
         self.members_end = (info.data_size or reader.size()) if is_gzip_members(info) else 0
         self.worn = []
         self.doubted = False
@@ -120,12 +123,25 @@ cdef class CachedBlob:
             return READ_MISSING
         if self.tar:
             return READ_DONE if self.direct and self.chunks.is_ready(0) else READ_MISSING
-        if self.direct and self.has(span.chunk_index, &place):
+        if ((self.direct or self.fresh is not None and self.fresh.vouches(
+                span.chunk_index, &place, self.digest_of(span.chunk_index, span.digest)))
+                and self.has(span.chunk_index, &place)):
             self.note_use(span.chunk_index, &place)
             return READ_DONE
         if not impatient and self.chunks.is_claimed(span.chunk_index):
             return READ_CLAIMED
         return READ_MISSING
+
+    cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil:
+        cdef const uint8_t *found
+        cdef uint32_t i
+        if own != NULL or self.digest_table == NULL or index >= self.chunks.count:
+            return own
+        found = self.digest_table + <uint64_t>index * DIGEST_BYTES
+        for i in range(DIGEST_BYTES):
+            if found[i] != 0:
+                return found
+        return NULL         # the table does not tell
 
     cdef bint has(self, uint32_t index, const ChunkPlace *place) noexcept nogil:
         cdef bint found

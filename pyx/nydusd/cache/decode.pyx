@@ -293,7 +293,8 @@ cdef class Decoder:
             if (chunks[i].state & CHUNK_DECODED
                     and (chunks[i].state & CHUNK_NEEDED != 0) == needed):
                 self.check(&chunks[i])
-                self.keep_at_hand(&chunks[i])
+                if self.blob.fresh is None or self.blob.disk_refuses:
+                    self.keep_at_hand(&chunks[i])
         return 0
 
     cdef int decode_pieces(self, Chunk *chunks, uint32_t count, const uint8_t *stored,

@@ -51,7 +51,6 @@ cdef class Fetch:
     # the last call: free every buffer and leave the blob; bytes that it asked of the backend
     cdef uint64_t drop(self) except? 0
 
-    cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil
     cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
                          const uint8_t *digest) except -1
     cdef uint32_t bring_remnant(self, uint32_t index, Window *window,

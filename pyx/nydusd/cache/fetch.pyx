@@ -45,7 +45,6 @@ cdef extern from "<Python.h>":
     int PyBUF_READ
 
 cdef enum:
-    DIGEST_BYTES = 32
     PAGE_BYTES = 4096
     REMNANT_SHIFT = 3       # at most an eighth of a batch is fetched before what is needed
     CHUNKS_MAX = 4096       # brought along by one fetch, but for:
@@ -105,22 +104,10 @@ cdef class Fetch:
         memset(chunk, 0, sizeof(Chunk))
         chunk.index = index
         chunk.place = place[0]
-        chunk.digest = self.digest_of(index, digest)
+        chunk.digest = self.blob.digest_of(index, digest)
         chunk.state = state
         self.count += 1
         return chunk
-
-    cdef const uint8_t *digest_of(self, uint32_t index, const uint8_t *own) noexcept nogil:
-        """The digest to hold chunk *index* against: its bootstrap's, else the digest table's."""
-        cdef const uint8_t *found
-        cdef uint32_t i
-        if own != NULL or self.blob.digest_table == NULL or index >= self.blob.chunks.count:
-            return own
-        found = self.blob.digest_table + <uint64_t>index * DIGEST_BYTES
-        for i in range(DIGEST_BYTES):
-            if found[i] != 0:
-                return found
-        return NULL         # the table does not tell
 
     cdef int need(self, const ChunkSpan *span) except -1:
         cdef ChunkPlace place
@@ -746,13 +733,20 @@ cdef class Fetch:
             data = <const uint8_t *>PyByteArray_AS_STRING(sealed)
             size = len(sealed)
         with nogil:
+            if self.blob.fresh is not None:
+                self.blob.fresh.begin_write()
             rc = self.blob.file.store(offset, data, size)
+            if self.blob.fresh is not None:
+                self.blob.fresh.end_write()
         if rc == -ENODATA:
             self.blob.lose_file()
         if rc != 0:
             return rc
         for i in range(start, end):
             self.blob.note_use(self.chunks[i].index, &self.chunks[i].place)
+            if self.blob.fresh is not None:
+                self.blob.fresh.vouch(
+                    self.chunks[i].index, &self.chunks[i].place, self.chunks[i].digest)
             self.blob.chunks.set_ready(self.chunks[i].index)    # data before bit
             self.chunks[i].state |= CHUNK_KEPT
         self.blob.counters.add(COUNT_KEPT_BYTES, size)

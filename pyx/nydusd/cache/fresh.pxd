@@ -1,0 +1,43 @@
+# Chunks that were checked and written to the cache file a moment ago.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from nydusd.rafs.blobmeta cimport ChunkPlace
+
+cdef enum:
+    FRESH_ROWS = 2048       # chunks that are remembered; a power of two
+    FRESH_DIGEST_BYTES = 32
+
+cdef struct Stamp:
+    int64_t modified_ns
+    int64_t changed_ns
+    int64_t size
+
+# What an image promises of a chunk: of v5 images each tells itself what chunk *n* of a blob is.
+cdef struct FreshRow:
+    uint64_t offset
+    uint32_t index
+    uint32_t size
+    uint32_t time_ms        # of the check; FRESH_ROWS of zeros vouch for nothing: size 0
+    uint8_t digest[FRESH_DIGEST_BYTES]
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+
+cdef class FreshChunks:
+    cdef int fd                     # borrowed
+    cdef pthread_mutex_t lock       # a leaf: nothing is taken under it
+    cdef int writers                # guarded by lock
+    cdef Stamp known                # of the file after our last write; guarded by lock
+    cdef FreshRow rows[FRESH_ROWS]  # guarded by lock
+
+    # around each write of our own to the file
+    cdef void begin_write(self) noexcept nogil
+    cdef void end_write(self) noexcept nogil
+    # chunk *index* at *place* has *digest* (NULL: there is none to check) and is in the file now
+    cdef void vouch(self, uint32_t index, const ChunkPlace *place,
+                    const uint8_t *digest) noexcept nogil
+    # whether it was so a moment ago, and nobody else has written to the file since
+    cdef bint vouches(self, uint32_t index, const ChunkPlace *place,
+                      const uint8_t *digest) noexcept nogil
+    cdef void look_at_file(self) noexcept nogil

@@ -1,0 +1,118 @@
+"""Chunks that were checked and written to the cache file a moment ago.
+
+With `validate` each read of the cache checks the digest of the chunks that it touches, on the
+fetching side. While a cold image is read, nearly all of these chunks have been checked when they
+were fetched, milliseconds before; to check them again cost as much as to fetch them. So what this
+process wrote itself is taken as good for a moment, as long as nobody else changes the file: its
+times are held against those that our last write has left. Another process that writes makes all of
+it be checked again. Any thread, without the GIL.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+from posix.stat cimport fstat, struct_stat
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cimport cython
+
+from nydusd.rafs.blobmeta cimport ChunkPlace
+
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+
+cdef enum:
+    FRESH_MS = 2000
+
+
+cdef uint32_t now_ms() noexcept nogil:
+    """A clock that goes round after 49 days."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint32_t>(<uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000)
+
+
+@cython.final
+cdef class FreshChunks:
+    """Of the cache file open as *fd*, which stays the caller's and outlives this."""
+
+    def __cinit__(self, int fd):
+        self.fd = fd
+        self.writers = 0
+        memset(&self.known, 0, sizeof(Stamp))
+        memset(self.rows, 0, sizeof(self.rows))
+        pthread_mutex_init(&self.lock, NULL)
+
+    def __dealloc__(self):
+        pthread_mutex_destroy(&self.lock)
+
+    cdef void begin_write(self) noexcept nogil:
+        pthread_mutex_lock(&self.lock)
+        if self.writers == 0:
+            self.look_at_file()
+        self.writers += 1
+        pthread_mutex_unlock(&self.lock)
+
+    cdef void end_write(self) noexcept nogil:
+        pthread_mutex_lock(&self.lock)
+        self.writers -= 1
+        if self.writers == 0:
+            read_stamp(self.fd, &self.known)
+        pthread_mutex_unlock(&self.lock)
+
+    cdef void look_at_file(self) noexcept nogil:
+        """Forget all chunks when somebody else has changed the file; under the lock."""
+        cdef Stamp stamp
+        if read_stamp(self.fd, &stamp) == 0 and memcmp(&stamp, &self.known, sizeof(Stamp)) == 0:
+            return
+        self.known = stamp
+        memset(self.rows, 0, sizeof(self.rows))
+
+    cdef void vouch(self, uint32_t index, const ChunkPlace *place,
+                    const uint8_t *digest) noexcept nogil:
+        cdef FreshRow row
+        fill_row(&row, index, place, digest)
+        row.time_ms = now_ms()
+        pthread_mutex_lock(&self.lock)
+        self.rows[index % FRESH_ROWS] = row
+        pthread_mutex_unlock(&self.lock)
+
+    cdef bint vouches(self, uint32_t index, const ChunkPlace *place,
+                      const uint8_t *digest) noexcept nogil:
+        cdef FreshRow row
+        cdef FreshRow *found = &self.rows[index % FRESH_ROWS]
+        cdef uint32_t now = now_ms()
+        cdef bint answer = False
+        fill_row(&row, index, place, digest)
+        pthread_mutex_lock(&self.lock)
+        row.time_ms = found.time_ms
+        if memcmp(&row, found, sizeof(FreshRow)) == 0 and now - row.time_ms <= <uint32_t>FRESH_MS:
+            if self.writers == 0:       # else its times are changing, by us
+                self.look_at_file()
+            answer = found.size != 0
+        pthread_mutex_unlock(&self.lock)
+        return answer
+
+
+cdef void fill_row(FreshRow *row, uint32_t index, const ChunkPlace *place,
+                   const uint8_t *digest) noexcept nogil:
+    memset(row, 0, sizeof(FreshRow))
+    row.index = index
+    row.offset = place.uncompressed_offset
+    row.size = place.uncompressed_size
+    if digest != NULL:
+        memcpy(row.digest, digest, FRESH_DIGEST_BYTES)
+
+
+cdef int read_stamp(int fd, Stamp *out) noexcept nogil:
+    cdef struct_stat found
+    memset(out, 0, sizeof(Stamp))
+    if fstat(fd, &found) != 0:
+        return -1
+    out.modified_ns = <int64_t>found.st_mtim.tv_sec * 1000000000 + found.st_mtim.tv_nsec
+    out.changed_ns = <int64_t>found.st_ctim.tv_sec * 1000000000 + found.st_ctim.tv_nsec
+    out.size = found.st_size
+    return 0
