@@ -1,8 +1,9 @@
 """Filling the cache in the background: what the image or the operator names first, or everything.
 
 One `Prefetcher` serves one mount: some threads share one list of work, give way while readers wait
-for a fetch, and keep to a bandwidth. Order and limits: spec, prefetch. Started and closed by the
-thread that mounts.
+for a fetch, and keep to a bandwidth. What they have got is decoded beside them (`cache.keepers`):
+the next request is on its way meanwhile. Order and limits: spec, prefetch. Started and closed by
+the thread that mounts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from nydusd.base.errors import BackendError, BlobCorrupt
 from nydusd.base.ratelimit import TokenBucket
 from nydusd.cache.device import waiting_readers
-from nydusd.cache.fill import fill_run, fill_spans, run_end
-from nydusd.codec.compression import warm_up
+from nydusd.cache.fill import Filling, cut_spans, get_run, get_spans, run_end
+from nydusd.cache.keepers import Keepers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,11 +40,12 @@ GIVE_WAY_LOOKS = 40  # then one request goes out all the same
 REQUEST_BYTES_MIN = 128 << 10
 RUN_BATCHES = 2.5  # the longest request of a run through a blob: fewer round trips
 STREAM_BURST_SECONDS = 2  # of the bandwidth may come at once in a stream
-SPANS_AT_A_TIME = 256
+SPANS_AT_A_TIME = 1024
+PLAIN_BATCHES = 4  # what a request is thought to become: decides how many spans are looked at
 SPAN_HOLE = 1
 
-# One request: what to call, which gives the bytes that it asked of the backend.
-Work = Callable[[], int]
+# One request: what to call, which gives what it got of the backend; None for nothing to keep.
+Work = Callable[[], Filling | None]
 
 
 class PrefetchProgress(NamedTuple):
@@ -102,6 +104,7 @@ class Prefetcher:
             threading.Thread(target=self._run, name=f"prefetch-{number}", daemon=True)
             for number in range(max(config.threads, 1))
         ]
+        self._keepers = Keepers(len(self._threads), self._keep, self._end)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -109,6 +112,7 @@ class Prefetcher:
         self._begin_time = time.time()
         for thread in self._threads:
             thread.start()
+        self._keepers.start()
 
     def stop(self) -> None:
         """Begin nothing more; `wait` tells when what was on its way is finished."""
@@ -118,7 +122,7 @@ class Prefetcher:
         """Stop: what is on its way is finished, the rest dropped; at most *timeout* seconds."""
         self.stop()
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
+        for thread in (*self._threads, *self._keepers.threads):
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -181,7 +185,7 @@ class Prefetcher:
         most = self._longest_request(limit)
         end = run_end(blob, first, self._batch_size, most, limit)
         while end > first:
-            yield partial(fill_run, blob, first, end, most)
+            yield partial(get_run, blob, first, end, most)
             first = end
             end = run_end(blob, first, self._batch_size, most, limit)
 
@@ -191,16 +195,24 @@ class Prefetcher:
         return max(self._batch_size, min(share, int(self._batch_size * RUN_BATCHES)))
 
     def _hinted_work(self, hinted: Iterable[Span]) -> Iterator[Work]:
-        """Requests for runs of spans of one blob, each about as long as a request may be."""
+        """Requests for the spans, those of one blob that are near in the list in one."""
         spans = (span for span in hinted if not span.flags & SPAN_HOLE)
         for index, run in groupby(spans, lambda span: span.blob_index):
             blob = self._by_index.get(index)
-            if blob is None:
+            if blob is None or not self._try(partial(describe, blob)):
                 continue
             while batch := self._take_batch(run):
-                yield partial(fill_spans, blob, batch, self._batch_size)
+                for part in self._cut(blob, batch):
+                    yield partial(get_spans, blob, part, int(self._batch_size * RUN_BATCHES))
 
-    def _stream(self, blob: CachedBlob) -> int:
+    def _cut(self, blob: CachedBlob, batch: list[Span]) -> list[list[Span]]:
+        """The spans of each request; one for all where that cannot be told."""
+        try:
+            return cut_spans(blob, batch, self._batch_size, RUN_BATCHES, len(self._threads))
+        except (BackendError, BlobCorrupt):
+            return [batch]  # the request meets it too, and is tried again
+
+    def _stream(self, blob: CachedBlob) -> None:
         """Have what is missing of *blob* as a stream, which pays for its pieces by itself."""
         from nydusd.cache.stream import stream_blob  # few mounts ask for it
 
@@ -215,7 +227,6 @@ class Prefetcher:
                 blob.chunks.ready_count(),
                 blob.chunks.count,
             )
-        return 0
 
     def _may_go_on(self, size: int) -> bool:
         self._give_way()
@@ -239,12 +250,13 @@ class Prefetcher:
         return sum(count["backend_bytes"] - count["prefetch_bytes"] for count in counts)
 
     def _take_batch(self, spans: Iterator[Span]) -> list[Span]:
+        """As many spans as make a request for every thread."""
         batch: list[Span] = []
         size = 0
         for span in islice(spans, SPANS_AT_A_TIME):
             batch.append(span)
             size += span.length
-            if size >= self._batch_size:
+            if size >= PLAIN_BATCHES * self._batch_size * len(self._threads):
                 break
         return batch
 
@@ -252,7 +264,6 @@ class Prefetcher:
 
     def _run(self) -> None:
         try:
-            warm_up()
             while not self._stop.is_set():
                 with self._turn:
                     work = next(self._work, None)
@@ -267,16 +278,34 @@ class Prefetcher:
         finally:
             with self._lock:
                 self._running -= 1
-                if self._running == 0:
-                    self._end_time = time.time()
-                    self._done.set()
+                last = self._running == 0
+            if last:
+                self._keepers.finish()
+
+    def _end(self) -> None:
+        """All threads have got what they could, and all of it has been kept."""
+        with self._lock:
+            self._end_time = time.time()
+        self._done.set()
+
+    def _keep(self, filling: Filling) -> None:
+        """Decode and keep *filling*; on any thread, and without an exception."""
+        began = time.monotonic()
+        try:
+            filling.keep()
+        except Exception:
+            self._failed = True
+            self._stop.set()
+            logger.exception("prefetch ends early")
+        with self._lock:
+            self._busy_seconds += time.monotonic() - began
 
     def _try(self, work: Work) -> bool:
         """Do *work*, again after a pause when it fails; false when prefetch is to end."""
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                size = work()
+                filling = work()
             except (BackendError, BlobCorrupt) as exc:
                 if self._retries >= RETRIES_MAX:
                     logger.warning("prefetch is given up after %d failures: %s", RETRIES_MAX, exc)
@@ -287,7 +316,12 @@ class Prefetcher:
                 logger.info("prefetch is tried again: %s", exc)
                 self._stop.wait(RETRY_SECONDS)
             else:
+                if filling is None:
+                    return True
+                size = filling.size
                 self._note(size, time.monotonic() - began)
+                if filling.bound or not self._keepers.offer(filling):
+                    self._keep(filling)
                 return self._pay(self._bucket, size)
         return False
 
@@ -305,7 +339,6 @@ class Prefetcher:
                 return
 
 
-def describe(blob: CachedBlob) -> int:
+def describe(blob: CachedBlob) -> None:
     """Have the CI array of *blob*: work of prefetch that is not counted against its bandwidth."""
     blob.load_description()
-    return 0

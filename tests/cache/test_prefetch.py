@@ -162,6 +162,33 @@ def test_hinted_spans_are_filled_and_nothing_else(tmp_path, version):
     filled.close()
 
 
+@pytest.mark.parametrize("version", [5, 6])
+def test_hinted_spans_are_asked_for_in_requests_as_long_as_those_of_a_run(tmp_path, version):
+    blob = blob_of(200, version)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    spans = blob.spans()
+    run(Prefetcher(filled, CONFIG, spans[1::2] + spans[::2]))
+    assert filled.blobs[0].complete
+    assert sorted(backend.data_requests(blob)) == [
+        (0, 325000),
+        (325000, 325000),
+        (650000, 325000),
+        (975000, 25000),
+    ]
+    filled.close()
+
+
+def test_hinted_spans_that_are_far_from_each_other_are_requests_of_their_own(tmp_path):
+    blob = blob_of(200)
+    backend = MadeBackend(blob)
+    filled = device(blob, backend, tmp_path)
+    run(Prefetcher(filled, CONFIG, [blob.span(index) for index in (150, 10, 11, 80, 10)]))
+    assert sorted(backend.data_requests(blob)) == [(50000, 10000), (400000, 5000), (750000, 5000)]
+    assert ready(filled) == [10, 11, 80, 150]
+    filled.close()
+
+
 def test_the_blob_s_own_prefix_comes_first(tmp_path):
     blob = blob_of(100)
     backend = MadeBackend(blob)

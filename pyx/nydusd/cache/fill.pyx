@@ -1,9 +1,13 @@
 """Bringing chunks to local disk that nobody waits for: the byte work of `cache.prefetch`.
 
-One call is one backend request, or few; it runs with the GIL on a thread of prefetch.
+One call is one backend request, or few; it runs with the GIL on a thread of prefetch. `get_run` and
+`get_spans` return when the bytes are here; another thread may decode and keep them while the next
+ones come.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
+
+cimport cython
 
 from nydusd.cache.cached_blob cimport CachedBlob
 from nydusd.cache.fetch cimport Fetch
@@ -14,14 +18,6 @@ from nydusd.rafs.blobmeta cimport ChunkPlace
 from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 
 
-cdef int finish(Fetch fetch, uint64_t batch_size) except -1:
-    """Have, decode and keep what *fetch* has claimed."""
-    fetch.sort()
-    fetch.get(batch_size)
-    fetch.keep()
-    return 0
-
-
 cdef uint64_t end(Fetch fetch) except? 0:
     """Give up what *fetch* holds; bytes that it asked of the backend."""
     cdef uint64_t size
@@ -29,6 +25,39 @@ cdef uint64_t end(Fetch fetch) except? 0:
     size = fetch.drop()
     note_end(size)
     return size
+
+
+@cython.final
+cdef class Filling:
+    """Chunks whose stored bytes are here: `keep` must be called, once.
+
+    Readers who want one of these chunks wait for that. `size`: bytes that were asked for. `bound`:
+    it must be the thread that got them, which holds some of `cache.allowance`.
+    """
+
+    cdef Fetch fetch
+    cdef readonly uint64_t size
+    cdef readonly bint bound
+
+    def keep(self):
+        """Decode them, write them to the cache file, and let go of them."""
+        try:
+            self.fetch.keep()
+        finally:
+            end(self.fetch)
+
+
+cdef Filling got(Fetch fetch, uint64_t batch_size):
+    """What *fetch* has claimed, had from the backend."""
+    cdef Filling filling = Filling()
+    cdef uint32_t i
+    fetch.sort()
+    fetch.get(batch_size)
+    for i in range(fetch.range_count):
+        filling.size += fetch.ranges[i].size
+    filling.fetch = fetch
+    filling.bound = fetch.decoder.allowed != 0
+    return filling
 
 
 def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t most, uint64_t limit):
@@ -64,48 +93,89 @@ def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t most,
     return index
 
 
-def fill_run(CachedBlob blob, uint32_t first, uint32_t last, uint64_t batch_size):
-    """Fetch the chunks [*first*, *last*) of a blob with a CI array; bytes that were asked for.
+def get_run(CachedBlob blob, uint32_t first, uint32_t last, uint64_t batch_size):
+    """Have the chunks [*first*, *last*) of a blob with a CI array.
 
     Chunks that are here or claimed are passed over. `BackendError`.
     """
     cdef Fetch fetch = Fetch(blob, prefetching=True)
     cdef ChunkPlace place
     cdef uint32_t index
-    cdef uint64_t size
     try:
         blob.need_description()
         for index in range(first, last):
             if blob.meta.chunk(index, &place) == 0 and blob.check_place(&place) == 0:
                 fetch.take_along(index, &place, NULL)
-        finish(fetch, batch_size)
-    finally:
-        size = end(fetch)
-    return size
+        return got(fetch, batch_size)
+    except BaseException:
+        end(fetch)
+        raise
 
 
-def fill_spans(CachedBlob blob, list spans, uint64_t batch_size):
-    """Fetch the chunks of *spans* (`rafs.records.Span`, all of *blob*); bytes that were asked for.
+def get_spans(CachedBlob blob, list spans, uint64_t batch_size):
+    """Have the chunks of *spans* (`rafs.records.Span`, all of *blob*).
 
     Chunks that are here or claimed are passed over. `BackendError`, `BlobCorrupt`.
     """
-    cdef Fetch fetch
+    cdef Fetch fetch = Fetch(blob, prefetching=True)
     cdef ChunkSpan span
     cdef ChunkPlace place
-    cdef uint64_t size
-    if not blob.is_keeping():
-        return 0
-    fetch = Fetch(blob, prefetching=True)
     try:
         blob.need_description()
         for record in spans:
             chunk_span(record, &span)
-            if not span.flags & SPAN_HOLE and blob.place(&span, &place) == 0:
+            if blob.place(&span, &place) == 0:
                 fetch.take_along(span.chunk_index, &place, span.digest)
-        finish(fetch, batch_size)
-    finally:
-        size = end(fetch)
-    return size
+        return got(fetch, batch_size)
+    except BaseException:
+        end(fetch)
+        raise
+
+
+def cut_spans(CachedBlob blob, list spans, uint64_t batch_size, double batches, uint32_t parts):
+    """*spans* of *blob* as lists, in the order of their places: one request for each.
+
+    What is here, or told twice, is left out. A request has *batches* times *batch_size* stored
+    bytes at most, and *batch_size* where there would be fewer requests than *parts* else; what
+    comes out of it is bounded as for one of *batch_size*. `BackendError`, `BlobCorrupt`.
+    """
+    cdef ChunkSpan span
+    cdef ChunkPlace place
+    cdef Window window
+    cdef uint64_t total = 0
+    cdef uint64_t most
+    cdef list runs = []
+    cdef list run = []
+    cdef dict found = {}
+    if not blob.is_keeping():
+        return runs
+    blob.need_description()
+    for record in spans:
+        chunk_span(record, &span)
+        if (not span.flags & SPAN_HOLE and span.chunk_index not in found
+                and blob.place(&span, &place) == 0 and not blob.has(span.chunk_index, &place)):
+            found[span.chunk_index] = (place.compressed_offset, record)
+            total += place.compressed_size
+    most = max(batch_size, min(total // max(parts, 1), <uint64_t>(batch_size * batches)))
+    for _, record in sorted(found.values(), key=by_place):
+        chunk_span(record, &span)
+        if blob.place(&span, &place) != 0:
+            continue
+        if run and in_window(&window, &place):
+            run.append(record)
+            widen_window(&window, &place)
+        else:
+            run = [record]
+            runs.append(run)
+            open_window(&window, &place, batch_size)
+            if most > batch_size:
+                window.goal = window.most = most
+    return runs
+
+
+def by_place(entry):
+    """Where a span of `cut_spans` begins in its blob."""
+    return entry[0]
 
 
 def first_missing(CachedBlob blob):

@@ -3,15 +3,18 @@
 A fetch of 1 MiB has buffers of some MiB for a few milliseconds. Pages that are new to the process
 have to be cleared by the kernel, at the first touch of each: a quarter of the time of a fetch. So
 its buffers are kept for the next one, and malloc gives nothing back by itself; a thread that lives
-as long as fetches follow each other gives back all of it a moment after the last one. There is one
-heap for all threads: those of others could not be trimmed, and threads hold the GIL when they
-allocate.
+as long as fetches follow each other gives back all of it a moment after the last one. New buffers
+have their pages made in one call, by the thread that will wait for a backend, and not one by one by
+the thread that carries everybody's bytes. There is one heap for all threads: those of others could
+not be trimmed, and threads hold the GIL when they allocate.
 """
 
 import threading
 import time
 
-from cpython.bytearray cimport PyByteArray_FromStringAndSize, PyByteArray_Resize
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_Resize,
+)
 from libc.stdint cimport uint64_t
 
 
@@ -20,7 +23,12 @@ cdef extern from "<malloc.h>" nogil:
     int mallopt(int, int)
     int M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *, size_t, int)
+
 cdef enum:
+    PAGE_BYTES = 4096
+    MADV_POPULATE_WRITE = 23    # Linux 5.14; older headers do not have it
     LARGE_BYTES = 1 << 17       # smaller buffers are malloc's business
     # Room is for a multiple of a quarter of the size that a buffer has at least, so that the next
     # one fits although it is a little longer.
@@ -68,7 +76,16 @@ cdef bytearray take_buffer(uint64_t size):
             return buffer
     buffer = PyByteArray_FromStringAndSize(NULL, room)
     PyByteArray_Resize(buffer, size)
+    make_pages(<uint64_t>PyByteArray_AS_STRING(buffer), size)
     return buffer
+
+
+cdef void make_pages(uint64_t start, uint64_t size) noexcept:
+    """Have the pages that lie wholly in [start, start + size); each is made at its touch else."""
+    cdef uint64_t first = (start + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
+    cdef uint64_t end = (start + size) & ~<uint64_t>(PAGE_BYTES - 1)
+    with nogil:
+        madvise(<void *>first, end - first, MADV_POPULATE_WRITE)
 
 
 cdef int give_buffer(bytearray buffer) except -1:
