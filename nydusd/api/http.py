@@ -6,8 +6,10 @@ that connection can be understood any more. Words and headers of answers are the
 (spec: http-api, transport).
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import parse_qsl, urlsplit
+
+from nydusd.base.record import NamedTuple
 
 LINE_BYTES: Final = 8192  # a request line or a header line, without its end
 HEAD_BYTES: Final = 64 << 10  # all of them together

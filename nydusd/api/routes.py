@@ -8,11 +8,12 @@ event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from nydusd.api import metrics, prometheus, v1, v2
 from nydusd.api.errors import BAD_REQUEST, NO_ROUTE, as_api_error, error_response
 from nydusd.api.http import Request, Response
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from nydusd.api.context import Context

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BackendError, FailureKind
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from nydusd.base.record import NamedTuple
 
 HEADER_MAX = 8192  # characters that are looked at
 

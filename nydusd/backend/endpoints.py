@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from nydusd.backend.latency import Latency
 from nydusd.backend.request import shown_url
 from nydusd.base.errors import BackendError
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import struct
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from nydusd.base.errors import BackendError
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nydusd.backend.endpoints import MIRROR, ORIGIN, PROXY, Endpoints, Route, origin_of
 from nydusd.backend.http import HttpBackend, status_error
 from nydusd.backend.open import open_backend
 from nydusd.backend.request import Request, shown_url
 from nydusd.base.errors import BackendError, FailureKind, NydusError
+from nydusd.base.record import NamedTuple
 from nydusd.config.model import Connection, Proxy
 
 if TYPE_CHECKING:

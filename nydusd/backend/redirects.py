@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from calendar import timegm
-from typing import NamedTuple
 from urllib.parse import parse_qsl, urljoin, urlsplit, urlunsplit
 
 from nydusd.backend.request import shown_url
 from nydusd.base.errors import BackendError, FailureKind
+from nydusd.base.record import NamedTuple
 
 HOPS_MAX = 5
 EARLY_SECONDS = 10.0  # a URL is not used in its last seconds

@@ -5,7 +5,9 @@ A URL is shown without its query and without user and password: a presigned quer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
+
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,13 +18,14 @@ import random
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 
 from nydusd.backend.challenge import Challenge, wanted_challenge
 from nydusd.backend.request import shown_url
 from nydusd.backend.retry import retry_after_seconds
 from nydusd.base.errors import BackendError, ConfigError, FailureKind
+from nydusd.base.record import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from nydusd.base.errors import BuildError
+from nydusd.base.record import NamedTuple
 from nydusd.build.node import shown
 from nydusd.build.output import OutputFile
 from nydusd.build.read_files import read_files

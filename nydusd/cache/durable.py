@@ -20,9 +20,10 @@ import struct
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nydusd.base.mapping import Mapping
+from nydusd.base.record import NamedTuple
 from nydusd.cache.blobfile import identity_of
 from nydusd.cache.chunkmap import (
     HEADER_BYTES,

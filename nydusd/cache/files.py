@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nydusd.base.errors import CacheError
+from nydusd.base.record import NamedTuple
 from nydusd.cache.blobfile import BlobFile, has_data
 from nydusd.cache.chunkmap import ChunkMap, open_chunk_map, promises_data
 from nydusd.cache.durable import CHUNKS_MAX, MapPaths, Record, open_record, view_trusted

@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BackendError, BlobCorrupt
 from nydusd.base.ratelimit import TokenBucket
+from nydusd.base.record import NamedTuple
 from nydusd.cache.device import waiting_readers
 from nydusd.cache.fill import Filling, cut_spans, get_run, get_spans, run_end
 from nydusd.cache.keepers import Keepers

@@ -13,9 +13,10 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from nydusd.base.errors import BackendError
+from nydusd.base.record import NamedTuple
 from nydusd.cache.evict import bytes_by_stamp, evict, ignore_lease_breaks
 from nydusd.cache.files import DATA_SUFFIXES, files_of
 from nydusd.cache.uses import stamp_now

@@ -3,8 +3,9 @@
 Names are those of nydus (nydus: src/bin/nydusctl/main.rs). `umount` takes `--mountpoint` as well.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from nydusd.base.record import NamedTuple
 from nydusd.cli.parser import Arguments, Command, Option, Program, usage_error
 
 ABOUT: Final = "A client to query and configure the nydusd daemon"

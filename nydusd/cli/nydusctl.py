@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from nydusd.base.record import NamedTuple
 from nydusd.cli.command import (
     EXIT_FAILED,
     EXIT_OK,

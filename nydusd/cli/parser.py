@@ -7,7 +7,9 @@ our own because argparse speaks otherwise and takes longer to import than `--ver
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
+
+from nydusd.base.record import NamedTuple
 
 SWITCHES: Final = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 

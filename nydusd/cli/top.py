@@ -1,8 +1,9 @@
 """`nydusctl top`: what a daemon does now, mount by mount, from the difference of two looks."""
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
+from nydusd.base.record import NamedTuple
 from nydusd.cli.control_client import ControlClient, RequestFailed
 from nydusd.cli.control_text import share_text, size_text
 

@@ -5,9 +5,10 @@ shapes (spec: cli-and-config, blob cache entries): `config`, whose keys are thos
 other names, or `config_v2`, which is a configuration of version 2 without `rafs`.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nydusd.base.errors import ConfigError
+from nydusd.base.record import NamedTuple
 from nydusd.config import model
 from nydusd.config.findings import Findings
 from nydusd.config.model import FILE_CACHE_TYPES

@@ -10,9 +10,10 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from nydusd.base.errors import ConfigError
+from nydusd.base.record import NamedTuple
 from nydusd.config.findings import Findings
 from nydusd.config.model import Config
 from nydusd.config.schema import Table

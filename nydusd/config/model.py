@@ -9,7 +9,9 @@ dataclasses take 20 ms of the 120 that a start may take, 24 named tuples 3. Chan
 `_replace`.
 """
 
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
+
+from nydusd.base.record import NamedTuple
 
 DEFAULT_BATCH_SIZE = 1 << 20
 MASK: Final = "***"

@@ -7,8 +7,9 @@ does not matter. It never raises for bad input; it notes what is wrong and goes 
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from nydusd.base.record import NamedTuple
 from nydusd.config.findings import Findings, printable
 
 MOST_TABLES: Final = 1000  # of a list; a megabyte could hold 300,000, and take seconds

@@ -11,9 +11,9 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import NamedTuple
 
 from nydusd.base.errors import BootstrapError, ConfigError, NydusError
+from nydusd.base.record import NamedTuple
 from nydusd.config.blob_entry import BOOTSTRAP, CACHE_TYPES, BlobEntry, make_entry
 from nydusd.rafs.blobs import BlobFeature, BlobInfo, refuse_unsupported
 from nydusd.rafs.bootstrap import Bootstrap

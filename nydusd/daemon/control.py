@@ -9,7 +9,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from nydusd.base.record import NamedTuple
 
 logger = logging.getLogger("nydusd")
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from nydusd.base.record import NamedTuple
 from nydusd.daemon.errors import HostDirectoryUnusable
 
 if TYPE_CHECKING:

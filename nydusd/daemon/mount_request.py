@@ -1,9 +1,9 @@
 """What a mount is asked for with, and how the words of a client become that."""
 
 from enum import Enum
-from typing import NamedTuple
 
 from nydusd.base.errors import ConfigError, MountError
+from nydusd.base.record import NamedTuple
 from nydusd.config.load import parse_config
 from nydusd.config.model import Config
 from nydusd.daemon.errors import ConfigUnusable, UnknownMountKind

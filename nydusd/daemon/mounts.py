@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nydusd.base.errors import ConfigError, MountError
+from nydusd.base.record import NamedTuple
 from nydusd.base.tracing import read_trace
 from nydusd.cache.device import Device
 from nydusd.cache.inlined import find_bootstrap

@@ -11,10 +11,11 @@ no length. The bytes hold the configurations as they were given: secrets.
 
 import os
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from nydusd.base.crc64 import crc64
 from nydusd.base.errors import NydusError
+from nydusd.base.record import NamedTuple
 
 # Bits 16-63 of the number a snapshot begins with; below is the version of the encoding.
 MAGIC_OF_MACHINE: Final = {

@@ -4,8 +4,7 @@
 surrogate escapes where a name is not UTF-8 (`os.fsencode` gives the bytes back).
 """
 
-from typing import NamedTuple
-
+from nydusd.base.record import NamedTuple
 from nydusd.config.blob_entry import BlobEntry
 from nydusd.config.model import Config
 

@@ -1,6 +1,6 @@
 """What a file system written in Python answers: plain values, turned into structs at its gate."""
 
-from typing import NamedTuple
+from nydusd.base.record import NamedTuple
 
 
 class Stat(NamedTuple):

@@ -5,9 +5,10 @@ include/uapi/linux/cachefiles.h. One message a read; numbers are of the machine'
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from nydusd.base.errors import NydusError
+from nydusd.base.record import NamedTuple
 
 # The kernel's are at most 1024 bytes; it refuses a read whose buffer is too small for one.
 MOST_MESSAGE_BYTES: Final = 4096

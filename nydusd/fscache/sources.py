@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+from nydusd.base.record import NamedTuple
 from nydusd.cache.device import Device
 
 

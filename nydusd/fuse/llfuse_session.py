@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
 from nydusd.base.errors import MountError
+from nydusd.base.record import NamedTuple
 from nydusd.fs.vfs import Vfs
 from nydusd.fuse import channel, mount
 from nydusd.fuse.deferred import DeferredReads

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from nydusd.base.errors import BootstrapError
+from nydusd.base.record import NamedTuple
 
 INFLATED_BYTES_FREE = 64 << 20
 INFLATION_MAX = 256  # real tables shrink to a tenth, mostly empty ones to a hundredth

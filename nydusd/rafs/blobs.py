@@ -6,9 +6,10 @@ Both versions are told in the same terms; which file a blob id names is decided 
 
 from collections.abc import Iterable
 from enum import IntEnum, IntFlag
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from nydusd.base.errors import BootstrapError, UnsupportedError
+from nydusd.base.record import NamedTuple
 
 CHUNK_SIZE_MIN = 0x1000
 CHUNK_SIZE_MAX = 0x1000000

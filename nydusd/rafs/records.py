@@ -4,8 +4,7 @@ The compiled path works on structs (`rafs/bootstrap.pxd`); these are for the che
 what to fetch first, and tests.
 """
 
-from typing import NamedTuple
-
+from nydusd.base.record import NamedTuple
 from nydusd.rafs.blobs import BlobInfo
 
 

@@ -22,7 +22,7 @@ from nydusd.rafs.ondisk_blob cimport (
 )
 from nydusd.rafs.zran_table cimport ZranStretch, ZranTable
 
-from typing import NamedTuple
+from nydusd.base.record import NamedTuple
 
 from nydusd.base.errors import BlobCorrupt, check
 from nydusd.rafs.blobs import BlobFeature, is_gzip_members

@@ -4,7 +4,7 @@ Works on bytes that the caller has read, knows no file and no backend: `load` us
 blobs, the cache's sidecars for others. Rules: docs/formats/blobs.md.
 """
 
-from typing import NamedTuple
+from nydusd.base.record import NamedTuple
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

@@ -12,7 +12,7 @@ from nydusd.base.mapping cimport Mapping
 from nydusd.codec.zran cimport GzipEntry, inflate_from
 from nydusd.rafs.ondisk_blob cimport ZranContext
 
-from typing import NamedTuple
+from nydusd.base.record import NamedTuple
 
 from nydusd.base.errors import BlobCorrupt, check
 
