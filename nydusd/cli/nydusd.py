@@ -148,9 +148,10 @@ def _become_daemon_with_api(arguments: "Arguments", apisock: str) -> int:
     waits = arguments.flag("upgrade")
     if not waits and activated is None:  # where systemd listens, the file says nothing
         waits = _has_crashed(arguments.text("mountpoint") or "", apisock)
-    if waits:
-        # Before all that takes time: whoever starts a successor gives it little until it listens.
-        # Requests wait in the socket until the rest is there.
+    if waits or arguments.text("supervisor") is not None:
+        # Before all that takes time: whoever starts a successor gives it little until it listens,
+        # and who supervises daemons looks for the socket with pauses of 100 ms and more, while a
+        # container waits. Requests wait in the socket until the rest is there, the mount included.
         socket_file.listen()
     try:
         from nydusd.cli.settings import settings_of

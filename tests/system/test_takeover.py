@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.control import ask
+from tests.system.control import ask, wait_for
 from tests.system.daemon import Command, mount_id, parse_command, v1_config
 from tests.system.images import GOLDEN, Image
 from tests.system.succession import DAEMON, Readers, Succession
@@ -69,6 +69,31 @@ def succession(request, nydusd, packed, tmp_path):
     options = dedicated(packed, tmp_path, cached=request.param == "hits")
     with Succession(nydusd, tmp_path, options) as succession:
         yield succession
+
+
+def test_the_first_answer_of_a_supervised_daemon_comes_when_the_mount_can_be_used(
+    nydusd, packed, tmp_path
+):
+    succession = Succession(nydusd, tmp_path, dedicated(packed, tmp_path))
+    try:
+        succession.launch()
+        wait_for(succession.socket)
+        assert succession.state() == "RUNNING"
+        assert mount_id(succession.mountpoint) is not None
+    finally:
+        succession.__exit__()
+
+
+def test_a_supervised_daemon_that_cannot_start_leaves_no_socket(nydusd, packed, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    options = ("--config", str(tmp_path / "config.json"), "--bootstrap", str(packed / "bootstrap"))
+    succession = Succession(nydusd, tmp_path, options)
+    try:
+        succession.launch()
+        assert succession.process.wait(30) == 1
+        assert not succession.socket.exists()
+    finally:
+        succession.__exit__()
 
 
 def test_no_read_fails_while_daemons_are_killed(succession, packed):
