@@ -36,7 +36,6 @@ cdef class BlobFile:
     # -ENODATA the file is shorter than it was or its disk does not give the bytes back (only with
     # copy_only: then it has been looked at)
     cdef int read(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil
-    cdef bint load_from_memory(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
     # exactly *n* bytes; 0, -ENODATA the file is shorter, -errno
     cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil
     # whether no part of [off, off + n) is a hole: what a set bit promises cannot be there else
