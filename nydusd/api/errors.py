@@ -11,6 +11,7 @@ from typing import Final
 
 from nydusd.api.http import Response
 from nydusd.base.errors import BootstrapError, NydusError
+from nydusd.base.os_error import debug_os_error
 from nydusd.daemon.errors import (
     AlreadyMounted,
     ConfigUnusable,
@@ -104,6 +105,8 @@ def inner_text(exc: BaseException) -> str:
         failed = "Failed to load config: failed to parse configuration information`"
         return f"RAFS failed to handle request, {failed}: {exc}"
     if isinstance(exc, HostDirectoryUnusable):
+        if exc.cause.errno == errno.ENOTDIR:
+            return f"VFS failed to handle request, Mount({debug_os_error(exc.cause)})"
         return f"passthroughfs failed to handle request, {system_text(exc.cause)}"
     if isinstance(exc, BootstrapError | OSError):
         return f"RAFS failed to handle request, Failed to fill superBlock: {system_text(exc)}"

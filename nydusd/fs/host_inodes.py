@@ -40,11 +40,11 @@ class Known:
 
     __slots__ = ("cached", "count", "handle", "inode", "key", "kind", "number", "opens")
 
-    def __init__(self, number: int, found: os.stat_result, handle: bytes | None) -> None:
+    def __init__(self, number: int, found: os.stat_result) -> None:
         self.number = number
         self.key = (found.st_dev, found.st_ino)
         self.kind = mode_bits.S_IFMT(found.st_mode)
-        self.handle = handle  # None = it cannot be opened again
+        self.handle: bytes | None = None  # once it was closed: what it can be opened by
         self.count = 0  # of the times that the kernel was told
         self.opens = 0  # open files: it is not closed meanwhile
         self.inode: HostInode | None = None  # while it is held open
@@ -88,7 +88,7 @@ class HostInodes:
         self._next = random.getrandbits(45)
         self._device = found.st_dev
         self._mount_fd = opened_for_handles(root_fd) if uses_handles else -1
-        known = Known(ROOT, found, None)
+        known = Known(ROOT, found)
         self._root = known.inode = HostInode(root_fd, known)
         self._by_number = {ROOT: known}  # these: guarded by self._lock
         self._by_key = {known.key: known}
@@ -141,7 +141,7 @@ class HostInodes:
                 if known is not None and known.inode is None and known.handle != handle_of(fd):
                     known = None  # another file has got its inode since
                 if known is None:
-                    known = self._insert(fd, found)
+                    known = self._insert(found)
                 inode = known.inode
                 if inode is None:
                     inode = self._hold(known, fd)
@@ -152,16 +152,13 @@ class HostInodes:
                 os.close(fd)
         return inode, found
 
-    def _insert(self, fd: int, found: os.stat_result) -> Known:
-        handle = None
-        if self._mount_fd >= 0 and found.st_dev == self._device:
-            handle = handle_of(fd)
+    def _insert(self, found: os.stat_result) -> Known:
         self._make_room()
         number = self._number(found.st_dev, found.st_ino)
         if number is None or number in self._by_number:
             number = GIVEN | self._next
             self._next = (self._next + 1) % GIVEN
-        known = Known(number, found, handle)
+        known = Known(number, found)
         self._by_number[number] = self._by_key[known.key] = known
         return known
 
@@ -177,10 +174,8 @@ class HostInodes:
             if len(self._held) < self._limit:
                 return
             number, known = self._held.popitem(last=False)
-            if known.handle is None or known.opens > 0:
+            if not self._close(known):
                 self._held[number] = known
-            else:
-                known.inode = None  # closed by the last operation that is under way
         if len(self._held) < self._limit:
             return
         if not self._has_warned:
@@ -191,6 +186,16 @@ class HostInodes:
                 self._limit,
             )
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _close(self, known: Known) -> bool:
+        """Let go of the descriptor of *known*; false when it could not be had again."""
+        if self._mount_fd < 0 or known.key[0] != self._device or known.opens > 0:
+            return False
+        if known.handle is None:
+            assert known.inode is not None
+            known.handle = handle_of(known.inode.fd)
+        known.inode = None  # closed by the last operation that is under way
+        return True
 
     def forget(self, number: int, count: int) -> None:
         """Take back *count* of the times that the kernel was told of *number*."""

@@ -11,6 +11,7 @@ import threading
 from typing import Final
 
 from nydusd.fs import host_directory as host
+from nydusd.fs.host_calls import device_of
 from nydusd.fs.host_inodes import ROOT, HostInode, HostInodes
 
 logger = logging.getLogger("nydusd")
@@ -81,7 +82,7 @@ class HostSearch:
     def _note(self, parent: int, fd: int) -> list[int]:
         """Note the places of what is in the directory *parent*; the numbers of directories."""
         device = self._inodes.root.key[0]
-        if os.fstat(fd).st_dev != device:
+        if device_of(fd) != device:
             return []
         found = []
         opened = host.open_again(fd, os.O_RDONLY | os.O_DIRECTORY)

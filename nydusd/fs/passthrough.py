@@ -15,6 +15,7 @@ from typing import Final
 
 from nydusd.fs import host_directory as host
 from nydusd.fs.filesystem import PyFilesystem
+from nydusd.fs.host_calls import device_of
 from nydusd.fs.host_inodes import ROOT, HostInode, HostInodes
 from nydusd.fs.host_search import HostSearch
 from nydusd.fs.open_files import OpenFiles
@@ -95,10 +96,11 @@ class PassthroughFs(PyFilesystem):
 
     def _told(self, fd: int) -> Stat:
         """The `Stat` of *fd*, which is taken over; the kernel is told of it."""
-        inode, found = self._inodes.add(fd)
-        if found.st_dev == self._own_device():
-            self._inodes.forget(inode.number, 1)
+        own = self._own_device()
+        if own >= 0 and device_of(fd) == own:  # a look at it would be a request to ourselves
+            os.close(fd)
             raise refusal(errno.ELOOP)
+        inode, found = self._inodes.add(fd)
         return host.make_stat(inode.number, found, VALID_SECONDS)
 
     def find(self, ino: int, name: bytes) -> Stat | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 from pathlib import Path
 
@@ -12,6 +13,12 @@ import pytest
 from nydusd.fs.host_inodes import GIVEN, ROOT, HostInodes
 from nydusd.fs.passthrough import PassthroughFs
 from nydusd.fs.stat import Caller, Changes
+from nydusd.fs.vfs import Vfs
+from nydusd.fuse.deferred import DeferredReads
+from nydusd.fuse.server import Server
+from tests.fuse import requests as wire
+from tests.fuse.requests import Kernel, request
+from tests.fuse.test_changes import ROWS
 
 ME = Caller(os.geteuid(), os.getegid(), 0)
 
@@ -314,6 +321,42 @@ def test_the_mount_that_shows_the_directory_is_not_entered(shared):
     with pytest.raises(OSError, match=rf"\[Errno {errno.ELOOP}\]"):
         filesystem.find(ROOT, b"sub")
     assert filesystem.known_inodes == 1
+
+
+OPCODES = sorted({row[0] for row in ROWS.values()} | {wire.LOOKUP, wire.OPEN, wire.OPENDIR})
+OPCODES += [wire.READ, wire.READDIR, wire.READDIRPLUS, wire.GETATTR, wire.READLINK, wire.FORGET]
+OPCODES += [wire.RELEASE, wire.GETXATTR, wire.LISTXATTR, wire.STATFS]
+
+
+def test_requests_that_the_kernel_would_not_send_do_no_harm(shared, tmp_path):
+    (shared / "d").mkdir()
+    (shared / "f").write_bytes(b"data")
+    os.mkfifo(shared / "pipe")
+    (shared / "out").symlink_to("..")
+    (tmp_path / "outside").write_bytes(b"kept")
+    vfs = Vfs()
+    vfs.mount(PassthroughFs(os.fspath(shared)), "/")
+    deferred = DeferredReads(vfs)
+    deferred.start()
+    kernel = Kernel(Server(vfs, deferred))
+    rng = random.Random(3)
+    found = [kernel.ask(wire.LOOKUP, name + b"\0") for name in (b"d", b"f", b"pipe", b"out")]
+    nodes = [1, *(wire.entry_of(answer)[0] for answer in found)]
+    words = [b"..", b".", b"../outside", b"d", b"f", b"pipe", b"out", b"/", b"new", b"x" * 300]
+    for _ in range(3000):
+        opcode, node = rng.choice(OPCODES), rng.choice([*nodes, rng.getrandbits(64)])
+        fixed = rng.choice([0, 8, 16, 24, 32, 40, 56, 88])
+        arg = rng.choice([bytes(fixed), rng.randbytes(fixed)])
+        arg += b"\0".join(rng.choices(words, k=rng.randrange(3))) + b"\0"
+        if opcode == wire.READ and len(arg) >= 40:  # answered by another thread, later
+            arg = wire.read_arg(rng.choice([0, 2**63, 2**64 - 1]), 4096, rng.getrandbits(64))
+        kernel.send(request(opcode, arg, node))
+        if opcode != wire.FORGET:
+            assert kernel.receive()[0] == wire.UNIQUE
+    assert {path.name for path in tmp_path.iterdir()} == {"outside", "shared"}
+    assert (tmp_path / "outside").read_bytes() == b"kept"
+    deferred.stop(-errno.EIO)
+    kernel.close()
 
 
 def test_nothing_stays_open_at_the_end(shared):

@@ -464,13 +464,12 @@ class TestApi:
         _, sock = shared
         (folder / "file").touch()
         failed = 'Mount(MountFilesystem(Other("{}")))'
-        frame = "passthroughfs failed to handle request, "
-        for source, words in (
-            (folder / "missing", "No such file or directory (os error 2)"),
-            (folder / "file", "Not a directory (os error 20)"),
-        ):
-            reply = self.mount(sock, source, "/sub")
-            assert (reply.status, reply.message) == (500, failed.format(frame + words))
+        missing = "passthroughfs failed to handle request, No such file or directory (os error 2)"
+        text = r"message: \"Not a directory\""
+        wrong = "VFS failed to handle request, Mount(Os {{ code: 20, kind: NotADirectory, {} }})"
+        for source, words in (("missing", missing), ("file", wrong.format(text))):
+            reply = self.mount(sock, folder / source, "/sub")
+            assert (reply.status, reply.message) == (500, failed.format(words))
         assert self.mount(sock, folder, "/sub").status == 204
         reply = self.mount(sock, folder, "/sub")
         assert reply.message == failed.format("object or filesystem already exists")
@@ -525,13 +524,45 @@ class TestApi:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    def test_the_daemons_own_mount_inside_the_directory_is_not_entered(self, shared, tmp_path):
-        daemon, sock = shared
+    def test_the_daemons_own_mount_inside_the_directory_is_not_entered(self, serve, tmp_path):
+        sock = tmp_path / "api.sock"
+        daemon = serve(None, options=("--apisock", str(sock), "--fuse-threads", "1"))
+        daemon.start()  # one thread that must not ask itself
+        wait_for(sock)
         assert self.mount(sock, tmp_path, "/all").status == 204
         inside = daemon.mountpoint / "all" / daemon.mountpoint.name
         with pytest.raises(OSError, match=rf"\[Errno {errno.ELOOP}\]"):
             inside.stat()
         assert daemon.mountpoint.name in {p.name for p in (daemon.mountpoint / "all").iterdir()}
+
+
+def test_many_that_change_one_directory_at_a_time_leave_it_whole(serve, folder):
+    # Hammers with as many threads as the daemon has, and takes inodes and handles away meanwhile.
+    options = ("--shared-dir", str(folder), "--writable", "--fuse-threads", "8")
+    with serve(None, options=options) as daemon:
+        before = daemon.open_files()
+
+        def hammer(seed: int) -> None:
+            side, sequence = Side(daemon.mountpoint), Sequence(seed)
+            for _ in range(400):
+                outcome(next(sequence), side)
+            side.close()
+
+        with ThreadPoolExecutor(8) as pool:
+            work = [pool.submit(hammer, seed) for seed in range(8)]
+            while not all(each.done() for each in work):
+                Path("/proc/sys/vm/drop_caches").write_text("2")
+                time.sleep(0.02)
+            for each in work:
+                each.result()
+        assert {name: row[:6] for name, row in tree(daemon.mountpoint).items()} == {
+            name: row[:6] for name, row in tree(folder).items()
+        }
+        deadline = time.monotonic() + 30
+        while daemon.open_files() > before + 30:
+            assert time.monotonic() < deadline, daemon.open_files()
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+            time.sleep(0.05)
 
 
 def test_a_directory_that_is_missing_ends_the_start(serve, tmp_path):

@@ -4,7 +4,7 @@ Everything that comes through here is Python's: whatever is wrong with it is an 
 `refusal` turns into an errno. With the GIL.
 """
 
-from libc.errno cimport EIO, ERANGE
+from libc.errno cimport EINVAL, EIO, ERANGE
 from libc.string cimport memcpy
 
 from nydusd.fs.op cimport OpenOp
@@ -18,7 +18,9 @@ cdef enum:
 
 
 cdef int refusal(BaseException exc) noexcept:
-    """`-errno` for *exc*: an `OSError` is an answer like any other, all else is logged."""
+    """`-errno` for *exc*: an `OSError` is an answer like any other, a mistake is logged."""
+    if isinstance(exc, OverflowError):
+        return -EINVAL          # a number of the request that the host's calls cannot take
     is_answer = isinstance(exc, OSError) and exc.errno
     code = exc.errno if is_answer else errno_of(exc)
     return -<int>code if isinstance(code, int) and 0 < code <= ERRNO_MAX else -EIO

@@ -121,6 +121,16 @@ cdef extern from *:
         return fd < 0 ? -errno : fd;
     }
 
+    static int device_of_file(int fd, unsigned int *major, unsigned int *minor)
+    {
+        struct statx found;
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &found) != 0)
+            return -errno;
+        *major = found.stx_dev_major;
+        *minor = found.stx_dev_minor;
+        return 0;
+    }
+
     static int allocate_some(int fd, int mode, int64_t offset, int64_t length)
     {
         return fallocate(fd, mode, offset, length) == 0 ? 0 : -errno;
@@ -138,6 +148,7 @@ cdef extern from *:
     int allocate_some(int, int, int64_t, int64_t) noexcept nogil
     struct saved_handle:
         pass
+    int device_of_file(int, unsigned int *, unsigned int *) noexcept nogil
     int handle_of_file(int, saved_handle *) noexcept nogil
     int open_the_handle(int, const void *, size_t) noexcept nogil
     long UTIME_NOW_ "UTIME_NOW"
@@ -224,6 +235,17 @@ def allocate(int fd, int mode, uint64_t offset, uint64_t length):
         rc = allocate_some(fd, mode, <int64_t>offset, <int64_t>length)
     if rc != 0:
         raise failure(rc)
+
+
+def device_of(int fd):
+    """The device of *fd*, without asking whoever serves its file system."""
+    cdef unsigned int major = 0, minor = 0
+    cdef int rc
+    with nogil:
+        rc = device_of_file(fd, &major, &minor)
+    if rc != 0:
+        raise failure(rc)
+    return os.makedev(major, minor)
 
 
 def handle_of(int fd):
