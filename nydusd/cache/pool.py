@@ -237,7 +237,7 @@ def open_blob(
         files = open_files(info, policy, folder)
         describe = meta = None
         if info.ci_compressed_size:
-            describe = blob_meta_source(info, backend, folder)
+            describe = MetaSource(info, backend, folder)
             meta = kept_blob_meta(info, meta_path(folder, info)) if folder else None
         digests = digests_of(info, backend, policy, folder) or told
         members = is_gzip_members(info)
@@ -278,22 +278,33 @@ def meta_path(folder: Path, info: BlobInfo) -> Path:
     return folder / f"{info.blob_id}.blob.meta"
 
 
-def blob_meta_source(
-    info: BlobInfo, backend: BlobBackend, folder: Path | None
-) -> Callable[..., BlobMeta]:
-    """What gets the blob's CI array when it is first needed, from whichever blob holds it."""
-    path = meta_path(folder, info) if folder else None
+class MetaSource:
+    """What gets the blob's CI array when it is first needed, from whichever blob holds it.
 
-    def describe(reader: BlobReader, *, fresh: bool = False) -> BlobMeta:
+    Readers go on as soon as it is there; `finish` keeps it for the next start.
+    """
+
+    def __init__(self, info: BlobInfo, backend: BlobBackend, folder: Path | None) -> None:
+        self._info = info
+        self._backend = backend
+        self._path = meta_path(folder, info) if folder else None
+        self._later: list[Callable[[], None]] = []
+
+    def __call__(self, reader: BlobReader, *, fresh: bool = False) -> BlobMeta:
+        """The CI array; *reader* is the blob's own. One thread at a time."""
+        info = self._info
         if info.meta_blob_id == info.blob_id:
-            return fetch_blob_meta(info, reader, path, fresh=fresh)
-        meta_reader = backend.reader(info.meta_blob_id)
+            return fetch_blob_meta(info, reader, self._path, fresh=fresh, later=self._later)
+        meta_reader = self._backend.reader(info.meta_blob_id)
         try:
-            return fetch_blob_meta(info, meta_reader, path, fresh=fresh)
+            return fetch_blob_meta(info, meta_reader, self._path, fresh=fresh, later=self._later)
         finally:
             meta_reader.close()
 
-    return describe
+    def finish(self) -> None:
+        """Do what remains to be done of it; by the thread that got it, when all others may go."""
+        while self._later:
+            self._later.pop()()
 
 
 def bootstrap_digests(bootstrap: Bootstrap, info: BlobInfo, policy: CachePolicy) -> bytes:

@@ -30,7 +30,7 @@ from nydusd.rafs.blobs import Cipher
 from nydusd.rafs.toc import check_stored_toc, find_sections, open_section, tail_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from nydusd.backend.interface import BlobReader
     from nydusd.rafs.blobs import BlobInfo
@@ -84,38 +84,49 @@ def kept_blob_meta(info: BlobInfo, path: Path) -> BlobMeta | None:
 
 
 def fetch_blob_meta(
-    info: BlobInfo, reader: BlobReader, path: Path | None, *, fresh: bool = False
+    info: BlobInfo,
+    reader: BlobReader,
+    path: Path | None,
+    *,
+    fresh: bool = False,
+    later: list[Callable[[], None]] | None = None,
 ) -> BlobMeta:
     """The CI array from the blob behind *reader*, kept at *path* (None: in memory alone).
 
-    *fresh*: what is kept there already is not trusted, and written again. `BlobCorrupt` when the
-    blob's tail is not what the blob table says of it.
+    *fresh*: what is kept there already is not trusted, and written again. What remains to be done
+    for the next start, and takes a disk's time, is added to *later* when that is given.
+    `BlobCorrupt` when the blob's tail is not what the blob table says of it.
     """
     if path is not None and not fresh:
         kept = kept_blob_meta(info, path)
         if kept is not None:
             return kept
     try:
-        return _fetched_blob_meta(info, reader, path)
+        return _fetched_blob_meta(info, reader, path, later)
     except BlobCorrupt:
         # A source that lies: another one may have the table right.
         if not reader.distrust(info.ci_offset, info.ci_compressed_size + HEADER_SIZE):
             raise
-    return _fetched_blob_meta(info, reader, path)
+    return _fetched_blob_meta(info, reader, path, later)
 
 
-def _fetched_blob_meta(info: BlobInfo, source: BlobReader, path: Path | None) -> BlobMeta:
+def _fetched_blob_meta(
+    info: BlobInfo, source: BlobReader, path: Path | None, later: list[Callable[[], None]] | None
+) -> BlobMeta:
     reader = HeldRange(source, info.ci_offset, info.ci_compressed_size + HEADER_SIZE)
     header = read_header(info, reader)
     if path is not None:
         try:
-            write_blob_meta(path, plain_array(info, reader), header, plain_file_size(info))
-            kept = kept_blob_meta(info, path)
+            file = MetaFile(path, plain_array(info, reader), header, plain_file_size(info))
+            meta = file.opened(info)
+            if later is None:
+                file.finish()
+            else:
+                later.append(file.finish)
         except OSError as exc:
             logger.warning("%s cannot be kept, it stays in memory: %s", path, exc)
-            kept = None
-        if kept is not None:
-            return kept
+        else:
+            return meta
     return BlobMeta(in_memory(plain_array(info, reader)), info, header)
 
 
@@ -165,29 +176,50 @@ def plain_array(info: BlobInfo, reader: BlobReader) -> Iterable[bytes]:
     return [decompress(info.ci_compressor, array, info.ci_uncompressed_size)]
 
 
-def write_blob_meta(path: Path, pieces: Iterable[bytes], header: bytes, size: int) -> None:
-    """Write content first, header last: a valid header says that the file is complete.
+class MetaFile:
+    """A `.blob.meta` file whose content is written; its header comes last, with `finish`.
 
-    A file of the right size is written in place, as others may have it mapped; one of another
-    size is nobody's and makes room for a new one.
+    A valid header says that the file is complete, so it must not reach the disk before the content.
+    A file of the right size is written in place, as others may have it mapped; one of another size
+    is nobody's and makes room for a new one. `OSError`.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o644)
-    try:
-        if os.fstat(fd).st_size not in (0, size):
-            os.close(fd)
-            fd = -1
-            path.unlink(missing_ok=True)
-            fd = os.open(path, flags, 0o644)
-        os.ftruncate(fd, size)
-        end = write_pieces(fd, pieces)
-        write_all(fd, bytes(size - HEADER_SIZE - end), end)
-        os.fsync(fd)
-        write_all(fd, header, size - HEADER_SIZE)
-        os.fsync(fd)
-    finally:
-        if fd >= 0:
-            os.close(fd)
+
+    def __init__(self, path: Path, pieces: Iterable[bytes], header: bytes, size: int) -> None:
+        self._path = path
+        self._header = header
+        self._size = size
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o644)
+        try:
+            if os.fstat(self._fd).st_size not in (0, size):
+                path.unlink(missing_ok=True)
+                old, self._fd = self._fd, os.open(path, flags, 0o644)
+                os.close(old)
+            os.ftruncate(self._fd, size)
+            end = write_pieces(self._fd, pieces)
+            write_all(self._fd, bytes(size - HEADER_SIZE - end), end)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def opened(self, info: BlobInfo) -> BlobMeta:
+        """The CI array in the file."""
+        try:
+            return BlobMeta(Mapping(self._fd), info, self._header)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def finish(self) -> None:
+        """Have the content on the disk, then write the header. Once; nothing else afterwards."""
+        try:
+            os.fsync(self._fd)
+            write_all(self._fd, self._header, self._size - HEADER_SIZE)
+        except OSError as exc:
+            logger.warning("%s is not complete, and fetched again at the next start: %s",
+                           self._path, exc)  # fmt: skip
+        finally:
+            os.close(self._fd)
 
 
 def in_memory(pieces: Iterable[bytes]) -> Mapping:

@@ -114,6 +114,19 @@ def test_the_ci_array_is_kept_whole_and_its_header_last(tmp_path):
     assert kept_blob_meta(blob.info, tmp_path / "none") is None
 
 
+def test_the_ci_array_is_of_use_before_it_is_on_the_disk(tmp_path):
+    blob = MadeBlob([b"x" * 5000] * 300)
+    path = tmp_path / "meta"
+    later = []
+    reader = MadeBackend(blob).reader(blob.blob_id)
+    meta = fetch_blob_meta(blob.info, reader, path, later=later)
+    assert meta.place(299).compressed_offset == blob.places[299][0]
+    assert kept_blob_meta(blob.info, path) is None  # for all who come now it is not complete
+    (finish,) = later
+    finish()
+    assert kept_blob_meta(blob.info, path) is not None
+
+
 def test_without_a_directory_the_ci_array_stays_in_memory():
     blob = MadeBlob([b"x" * 5000])
     meta = fetch_blob_meta(blob.info, MadeBackend(blob).reader(blob.blob_id), None)

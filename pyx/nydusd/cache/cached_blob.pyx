@@ -272,12 +272,16 @@ cdef class CachedBlob:
         self.chunks.distrust()
 
     cdef int need_description(self) except -1:
+        cdef bint mine = False
         if described_load(&self.described):
             return 0
         with self.lock:
             if not self.described:
                 self.meta = self.describe(self.reader)
                 described_store(&self.described, 1)
+                mine = True
+        if mine:
+            self.describe.finish()      # a disk's time, which who waits for the lock is spared
         return 0
 
     cdef bint renew_description(self) except -1:
@@ -293,6 +297,7 @@ cdef class CachedBlob:
             meta = self.describe(self.reader, fresh=True)
             self.worn.append(self.meta)
             self.meta = meta
+            self.describe.finish()
         return True
 
     cdef int note_disk(self, int code) except -1:
