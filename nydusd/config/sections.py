@@ -322,9 +322,18 @@ RAFS: Final = Section(
         Key("prefetch", section=PREFETCH, default=model.NO_PREFETCH, v1="fs_prefetch"),
     ),
 )
+
+
+def _check_overlay(overlay: model.Overlay) -> Problems:
+    for name in ("upper_dir", "work_dir"):
+        if not getattr(overlay, name):
+            yield name, "is empty: workdir and upperdir must be specified for overlayfs"
+
+
 OVERLAY: Final = Section(
     model.Overlay,
     (Key("upper_dir", TEXT, "", required="2"), Key("work_dir", TEXT, "", required="2")),
+    check=_check_overlay,
 )
 CONFIG: Final = Section(
     model.Config,
@@ -335,6 +344,6 @@ CONFIG: Final = Section(
         Key("external_backends", sections=EXTERNAL_BACKEND, default=()),
         Key("cache", section=CACHE),
         Key("rafs", section=RAFS),
-        Key("overlay", section=OVERLAY, later=True),
+        Key("overlay", section=OVERLAY),
     ),
 )

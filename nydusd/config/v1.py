@@ -61,6 +61,8 @@ def read_v1(raw: object, findings: Findings) -> model.Config:
     top = read_section(V1_CONFIG, raw, "", findings, VERSION)
     rafs: model.Rafs = top["rafs"]
     device: dict[str, Any] | None = top["device"]
+    if isinstance(raw, dict) and "overlay" in raw:
+        findings.bad_value("overlay", "needs a configuration of version 2")
     if device is None:
         return model.Config(rafs=rafs)
     has_prefetch = isinstance(raw, dict) and "fs_prefetch" in raw

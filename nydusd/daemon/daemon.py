@@ -65,6 +65,7 @@ class Daemon:
             self.pool,
             start_time=time.time(),
             own_device=self._own_device,
+            writable=settings.writable,
         )
         self.upgrade: Transfers | None = None
         self.restored: set[str] = set()  # mountpoints taken over; guarded by the control thread
@@ -72,8 +73,11 @@ class Daemon:
         self._end = end
         self._leaves_mount = False
         # With one image for life nothing depends on OPEN reaching the daemon; with mounts that come
-        # and go it must (spec of the mount table: handles of several kinds).
-        self.session = self.make_session(zero_message_open=settings.bootstrap is not None)
+        # and go, and files that can be written, it must (handles of several kinds).
+        has_overlay = settings.config is not None and settings.config.overlay is not None
+        self.session = self.make_session(
+            zero_message_open=settings.bootstrap is not None and not has_overlay
+        )
 
     def make_session(
         self, *, zero_message_open: bool = False, inherited: Inherited | None = None

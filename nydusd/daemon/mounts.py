@@ -20,11 +20,13 @@ from nydusd.base.tracing import read_trace
 from nydusd.cache.device import Device
 from nydusd.cache.inlined import find_bootstrap
 from nydusd.cache.pool import BlobPool, cache_policy
+from nydusd.config.model import Config
 from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
 from nydusd.daemon.host_mount import HostParts, open_host_directory
 from nydusd.daemon.image_rules import image_problems
 from nydusd.daemon.mount_request import MountKind, MountRequest, normal_mountpoint
 from nydusd.daemon.mount_text import mount_text
+from nydusd.fs.filesystem import Filesystem
 from nydusd.fs.rafsfs import RafsFs
 from nydusd.fs.stats import FsStats
 from nydusd.fs.vfs import Vfs
@@ -33,6 +35,7 @@ from nydusd.rafs.hints import spans_to_prefetch, wants_everything
 
 if TYPE_CHECKING:
     from nydusd.cache.prefetch import Prefetcher
+    from nydusd.fs.overlay import OverlayFs
 
 __all__ = ["Mount", "MountKind", "MountRequest", "Mounts"]
 
@@ -57,7 +60,7 @@ class ChangeableBackend(Protocol):
 class Parts(NamedTuple):
     """What one mounted image is made of."""
 
-    filesystem: RafsFs
+    filesystem: Filesystem
     bootstrap: Bootstrap
     device: Device
     backend: ChangeableBackend  # borrowed from the pool while the device is open
@@ -105,11 +108,14 @@ class Mounts:
         pool: BlobPool,
         start_time: float,
         own_device: Callable[[], int] = lambda: -1,
+        *,
+        writable: bool = False,
     ) -> None:
         self._vfs = vfs
         self._pool = pool
         self._start_time = start_time  # shown for times that an image leaves at 0
         self._own_device = own_device  # of the kernel mount; -1 = not known
+        self._writable = writable  # an overlay may be changed
         self._lock = threading.Lock()
         self._mounts: dict[str, Mount] = {}  # replaced, not changed, under self._lock
         # Unmounted, and nobody inside: their parts, and when they were given up (monotonic).
@@ -227,14 +233,34 @@ class Mounts:
             ),
             trace=read_trace(request.mountpoint),
         )
+        served, overlay = self._writable_layer(filesystem, config, undo)
         closes = ExitStack()
         closes.callback(device.close)
         if warmup is not None:
             closes.callback(warmup.close)
         if prefetcher is not None:
             closes.callback(prefetcher.close)
+        if overlay is not None:
+            closes.callback(overlay.close)
         backend = self._pool.backend(config.backend)
-        return Parts(filesystem, bootstrap, device, backend, prefetcher, closes)
+        return Parts(served, bootstrap, device, backend, prefetcher, closes)
+
+    def _writable_layer(
+        self, image: Filesystem, config: Config, undo: ExitStack
+    ) -> "tuple[Filesystem, OverlayFs | None]":
+        """What is served of *image*: itself, or the overlay that *config* asks for.
+
+        Without `--writable` an overlay is shown as it is, and nothing is written.
+        """
+        if config.overlay is None:
+            return image, None
+        from nydusd.fs.overlay import OverlayFs, open_overlay  # few mounts ask for it
+
+        overlay: OverlayFs = open_overlay(
+            image, config.overlay.upper_dir, config.overlay.work_dir, writable=self._writable
+        )
+        undo.callback(overlay.close)
+        return overlay, overlay
 
     def _prefetcher(
         self, request: MountRequest, bootstrap: Bootstrap, device: Device

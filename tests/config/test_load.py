@@ -125,6 +125,7 @@ def test_what_is_no_configuration_is_an_error_that_says_why(text, problem):
         ("device.cache.type", "disk", 'device.cache.type: "disk" is not one of'),
         ("device.cache.config", None, "device.cache.config: null found, a table expected"),
         ("device.cache.config.work_dir", "", "device.cache.config.work_dir: must not be empty"),
+        ("overlay", {"upper_dir": "/u"}, "overlay: needs a configuration of version 2"),
     ],
 )
 def test_a_bad_value_of_version_1_is_named_with_its_path(path, value, problem):
@@ -149,7 +150,12 @@ def test_a_bad_value_of_version_1_is_named_with_its_path(path, value, problem):
         ("rafs", None, "no configuration information for rafs", load.INVALID),
         ("rafs.prefetch.enable", 1, "rafs.prefetch.enable: 1 found, true or", load.UNPARSABLE),
         ("rafs.batch_size", 1 << 70, "rafs.batch_size: a number of 71 bits found", load.UNPARSABLE),
-        ("overlay", {"upper_dir": "/u", "work_dir": "/w"}, "not in this vers", load.UNSUPPORTED),
+        (
+            "overlay",
+            {"upper_dir": "", "work_dir": "/w"},
+            "overlay.upper_dir: is empt",
+            load.INVALID,
+        ),
         ("cache.filecache.enable_convergent_encryption", True, "not in this", load.UNSUPPORTED),
         ("external_backends", [{"type": ""}] * 1001, "1001 tables, at most", load.INVALID),
         ("external_backends", {}, "external_backends: a table found, a list", load.UNPARSABLE),
