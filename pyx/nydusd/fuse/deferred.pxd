@@ -59,7 +59,7 @@ cdef class DeferredReads:
     cdef Waiting *take(self) noexcept nogil
     cdef Waiting *wait_for_work(self) noexcept nogil
     cdef void start_spare(self) noexcept with gil
-    cdef void run(self, Waiting *entry) noexcept nogil
+    cdef size_t run(self, Waiting *entry) noexcept nogil
     cdef int step(self, Waiting *entry) noexcept nogil
     cdef int answer(self, Waiting *entry, int32_t code) noexcept nogil
     cdef void finish(self, Waiting *entry) noexcept nogil

@@ -25,7 +25,7 @@ from nydusd.fs.op cimport (
 )
 from nydusd.fs.vfs cimport Mount, Vfs, fetch, read_again
 from nydusd.fuse.reply cimport (
-    REPLY_BYTES, ReplyPort, Room, free_room, new_room, reply_error, reply_gathered,
+    REPLY_BYTES, ReplyPort, Room, free_room, give_back, new_room, reply_error, reply_gathered,
 )
 
 
@@ -310,18 +310,20 @@ cdef class DeferredReads:
                 entry.op.target.buf_room = REPLY_BYTES
                 entry.op.target.answer = on_answer
                 entry.op.target.owner = entry
-                self.run(entry)
+                give_back(room, self.run(entry))
             free_room(room)
 
-    cdef void run(self, Waiting *entry) noexcept nogil:
-        """Bring *entry* on until it is answered, parked or given up."""
+    cdef size_t run(self, Waiting *entry) noexcept nogil:
+        """Bring *entry* on until it is answered, parked or given up; bytes of the room it used."""
+        cdef size_t used = 0
         cdef int rc
         while True:
             rc = self.step(entry)
+            used = max(used, entry.op.target.buf_used)
             if rc == READ_CLAIMED:
                 self.unlist(entry)
                 self.park_or_queue(entry)
-                return
+                return used
             if rc == READ_AGAIN:
                 entry.rounds += 1
                 if entry.rounds > PATIENT_ROUNDS:
@@ -335,7 +337,7 @@ cdef class DeferredReads:
                 rc = rc if rc < 0 else -ENOSYS
                 self.answer(entry, rc)
             self.finish(entry)
-            return
+            return used
 
     cdef int step(self, Waiting *entry) noexcept nogil:
         """One attempt: READ_DONE, READ_CLAIMED, READ_AGAIN, READ_ANSWERED or -errno."""

@@ -19,6 +19,8 @@ cdef struct Room:
 
 cdef Room *new_room() noexcept nogil        # NULL = no memory
 cdef void free_room(Room *room) noexcept nogil
+# Let go of the memory of a large answer, which used the first *used* bytes: rooms are many
+cdef void give_back(Room *room, size_t used) noexcept nogil
 # *unique* 0: the room's thread answers nothing any more
 cdef void note_request(Room *room, uint64_t unique, uint64_t node_id,
                        uint32_t opcode) noexcept nogil
