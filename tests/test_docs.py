@@ -105,3 +105,21 @@ def test_no_file_names_a_place_of_one_machine():
             if MACHINE.search(line) or HOSTS.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
     assert not found
+
+
+def test_every_endpoint_names_tests_that_exist():
+    from nydusd.api.routes import ROUTES
+
+    page = (ROOT / "docs/operations/api.md").read_text()
+    lines = [line for line in page.splitlines() if re.match(r"^\| [A-Z, ]+ `/", line)]
+    named = set()
+    for line in lines:
+        methods, path = re.match(r"^\| ([A-Z, ]+) `([^`]+)`", line).groups()
+        named |= {(method.strip(), path) for method in methods.split(",")}
+        assert "`test_" in line or "the same" in line or "as `start`" in line, line
+    assert named == set(ROUTES)
+    tests = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    for word in re.findall(r"`(test_\w+?)(\.py)?`", "\n".join(lines)):
+        name, is_file = word
+        known = any((ROOT / "tests").rglob(f"{name}.py")) if is_file else f"def {name}(" in tests
+        assert known, name

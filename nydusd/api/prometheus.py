@@ -27,7 +27,12 @@ READ: Final = 4  # index of reads among the operations
 # (name, type, help, key in the JSON table)
 CACHE_SERIES: Final = (
     ("partial_hits", "counter", "Reads answered from the cache file", "partial_hits"),
-    ("whole_hits", "counter", "Always 0: all hits are partial ones", "whole_hits"),
+    (
+        "whole_hits",
+        "counter",
+        "Reads of a checked or stored cache, not answered straight from it",
+        "whole_hits",
+    ),
     ("total_requests", "counter", "Reads that reached the cache", "total"),
     ("entries_count", "counter", "Chunks that this daemon has put on local disk", "entries_count"),
     ("prefetch_data_bytes", "counter", "Bytes prefetched", "prefetch_data_amount"),
@@ -36,7 +41,7 @@ CACHE_SERIES: Final = (
     (
         "prefetch_unmerged_chunks",
         "counter",
-        "Chunks prefetched one by one",
+        "Chunks in the requests of prefetch",
         "prefetch_unmerged_chunks",
     ),
     (
@@ -45,7 +50,12 @@ CACHE_SERIES: Final = (
         "Time of all prefetch requests together",
         "prefetch_cumulative_time_millis",
     ),
-    ("buffered_backend_size", "gauge", "Bytes fetched and not written", "buffered_backend_size"),
+    (
+        "buffered_backend_size",
+        "gauge",
+        "Bytes fetched and not kept or dropped yet",
+        "buffered_backend_size",
+    ),
 )
 BACKEND_SERIES: Final = (
     ("read_count", "Requests to the backend", "read_count"),

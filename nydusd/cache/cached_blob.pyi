@@ -26,6 +26,7 @@ class CachedBlob:
     compressed: bool
     validate: bool
     recheck: bool
+    buffered: int
     durable: DurableRecord | None
     def __new__(
         cls,

@@ -147,11 +147,11 @@ def cache_metrics(mounts: list[Mount]) -> dict[str, Any]:
         "underlying_files": [f"{blob.info.blob_id}.blob.data" for blob in blobs],
         "store_path": cache.filecache.work_dir if cache.filecache is not None else "",
         "partial_hits": hits,
-        "whole_hits": 0,  # by a second, slower way to the cache file, which there is not
+        "whole_hits": sum(each["whole_hits"] for each in counted),
         "total": hits + sum(each["misses"] for each in counted),
         "entries_count": sum(each["kept_chunks"] for each in counted),
         **prefetch_metrics(mounts, counted),
-        "buffered_backend_size": 0,  # what is fetched is written before anything else is done
+        "buffered_backend_size": sum(blob.buffered for blob in blobs),
         "data_all_ready": bool(blobs) and all(blob.complete for blob in blobs),
     }
 
@@ -167,7 +167,7 @@ def prefetch_metrics(mounts: list[Mount], counted: list[dict[str, int]]) -> dict
         "prefetch_data_amount": sum(each["prefetch_bytes"] for each in counted),
         "prefetch_requests_count": sum(each["prefetch_requests"] for each in counted),
         "prefetch_workers": sum(each.workers for each in progress),
-        "prefetch_unmerged_chunks": 0,  # requests are planned from whole runs of chunks
+        "prefetch_unmerged_chunks": sum(each["prefetch_chunks"] for each in counted),
         "prefetch_cumulative_time_millis": int(1000 * sum(each.busy_seconds for each in progress)),
         "prefetch_begin_time_secs": int(begin),
         "prefetch_begin_time_millis": int(begin * 1000) % 1000,

@@ -53,6 +53,7 @@ def test_everything_is_filled_in_few_requests_of_up_to_two_and_a_half_batches(tm
     ]
     counts = filled.snapshot()
     assert counts["prefetch_bytes"] == counts["backend_bytes"] == blob.data_size
+    assert counts["prefetch_chunks"] == 200
     assert backend.background == len(backend.data_requests(blob))
     requests = len(backend.requests)
     assert read_spans(filled, blob.spans()) == blob.content

@@ -23,6 +23,8 @@ cdef enum:
     COUNT_KEPT_BYTES = 7    # written to the cache file
     COUNT_CORRUPT = 8       # chunks that did not pass their check
     COUNT_KEPT_CHUNKS = 9   # made ready by this process
+    COUNT_WHOLE_HITS = 10   # of COUNT_MISSES: nothing was asked of the backend after all
+    COUNT_PREFETCH_CHUNKS = 11      # in COUNT_PREFETCH_REQUESTS
 
 cdef class CachedBlob:
     cdef readonly object info       # BlobInfo
@@ -53,6 +55,7 @@ cdef class CachedBlob:
     cdef const uint8_t *digest_table    # borrowed from `digests`; 32 bytes a chunk, or NULL
     cdef bint disk_reported         # a failure to keep bytes has been logged
     cdef bint disk_refuses          # the last attempt to keep bytes failed; guarded by the GIL
+    cdef readonly uint64_t buffered     # fetched bytes not dropped yet; guarded by the GIL
     cdef int users                  # fetches that run; guarded by the GIL
     cdef bint closing               # close() was called; guarded by the GIL
 

@@ -58,6 +58,7 @@ logger = logging.getLogger("nydusd")
 COUNTER_NAMES = (
     "hits", "hit_bytes", "misses", "backend_requests", "backend_bytes", "prefetch_requests",
     "prefetch_bytes", "kept_bytes", "corrupt_chunks", "kept_chunks",
+    "whole_hits", "prefetch_chunks",
 )
 
 

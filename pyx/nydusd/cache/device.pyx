@@ -14,7 +14,7 @@ cimport cython
 
 from nydusd.base.parking cimport counter_of
 from nydusd.cache.cached_blob cimport (
-    COUNT_HIT_BYTES, COUNT_HITS, COUNT_MISSES, CachedBlob,
+    COUNT_HIT_BYTES, COUNT_HITS, COUNT_MISSES, COUNT_WHOLE_HITS, CachedBlob,
 )
 from nydusd.cache.fetch cimport Fetch
 from nydusd.cache.heap cimport note_end
@@ -338,4 +338,6 @@ cdef class FetchedRead:
         cdef Fetch fetch
         for fetch in self.fetches.values():
             fetch.blob.counters.add(COUNT_MISSES, 1)
+            if fetch.range_count == 0 and fetch.blob.file is not None:
+                fetch.blob.counters.add(COUNT_WHOLE_HITS, 1)
         return 0

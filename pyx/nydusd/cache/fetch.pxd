@@ -70,6 +70,7 @@ cdef class Fetch:
     cdef int get_range(self, const Range *wanted) except -1
     cdef int get_exactly(self, uint32_t first, uint32_t count) except -1
     cdef int read_range(self, const Range *wanted) except -1
+    cdef uint32_t wanted_in(self, const Range *wanted) noexcept nogil
     cdef int take_range(self, const Range *wanted, bytearray raw) except -1
     cdef int lay_out(self, uint32_t start, uint32_t count, uint32_t state) except -1
     cdef bint is_pending(self, uint32_t i) noexcept nogil

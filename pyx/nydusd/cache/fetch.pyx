@@ -24,7 +24,7 @@ cimport cython
 
 from nydusd.cache.cached_blob cimport (
     COUNT_BACKEND_BYTES, COUNT_KEPT_BYTES, COUNT_KEPT_CHUNKS,
-    COUNT_PREFETCH_BYTES, COUNT_PREFETCH_REQUESTS,
+    COUNT_PREFETCH_BYTES, COUNT_PREFETCH_CHUNKS, COUNT_PREFETCH_REQUESTS,
     COUNT_REQUESTS, CachedBlob,
 )
 from nydusd.cache.decode cimport Decoder
@@ -485,6 +485,7 @@ cdef class Fetch:
         if self.prefetching:
             self.blob.counters.add(COUNT_PREFETCH_REQUESTS, 1)
             self.blob.counters.add(COUNT_PREFETCH_BYTES, wanted.size)
+            self.blob.counters.add(COUNT_PREFETCH_CHUNKS, self.wanted_in(wanted))
         self.blob.reader.read_into(raw, wanted.offset, background=self.prefetching)
         return self.take_range(wanted, raw)
 
@@ -497,6 +498,14 @@ cdef class Fetch:
         whole.count = self.count
         return self.take_range(&whole, stored)
 
+    cdef uint32_t wanted_in(self, const Range *wanted) noexcept nogil:
+        cdef uint32_t found = 0
+        cdef uint32_t i
+        for i in range(wanted.first, wanted.first + wanted.count):
+            if self.chunks[i].state & CHUNK_WANTED:
+                found += 1
+        return found
+
     cdef int take_range(self, const Range *wanted, bytearray raw) except -1:
         """Add what was had, *raw*, to the ranges."""
         cdef uint32_t i
@@ -506,6 +515,7 @@ cdef class Fetch:
         self.ranges = grown
         self.ranges[self.range_count] = wanted[0]
         self.range_count += 1
+        self.blob.buffered += wanted.size
         self.stored.append(raw)
         for i in range(wanted.first, wanted.first + wanted.count):
             if self.chunks[i].state & CHUNK_WANTED:
@@ -779,6 +789,7 @@ cdef class Fetch:
         cdef uint32_t i
         for i in range(self.range_count):
             size += self.ranges[i].size
+            self.blob.buffered -= self.ranges[i].size
             if not self.stored_elsewhere:
                 give_buffer(self.stored[i])
         self.count = self.range_count = 0
