@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nydusd.api.server import Connection
 
 QUIET_SECONDS: Final = 0.5  # without a request: the next one finds uvloop there
-LONGEST_SECONDS: Final = 5.0  # with clients that never rest
+LONGEST_SECONDS: Final = 2.0  # with clients that never rest
 RECEIVE_BYTES: Final = 1 << 16
 PASSED_OVER_MAX: Final = 16  # times as much as that, at the end
 

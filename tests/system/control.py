@@ -88,6 +88,15 @@ def wait_for(path: Path, present: bool = True) -> None:
         time.sleep(0.005)
 
 
+def await_rest(pid: int, path: Path) -> None:
+    """Wait until a daemon has loaded what it lives on: its event loop comes after its start."""
+    deadline = time.monotonic() + WAIT_S
+    while "/uvloop/" not in Path(f"/proc/{pid}/maps").read_text():
+        assert time.monotonic() < deadline, "the event loop does not come"
+        time.sleep(0.02)
+    ask(path, "GET", "/api/v1/daemon")  # answered by it
+
+
 def mount_body(image: Image, cache: Path, **settings: Any) -> dict[str, Any]:
     """The body of a mount request for *image*."""
     cache.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.control import WAIT_S, ask, mount_body
+from tests.system.control import WAIT_S, ask, await_rest, mount_body
 from tests.system.images import GOLDEN, Image
 from tests.system.readback import differences
 
@@ -41,6 +41,7 @@ def state_of(daemon):
 
 def test_rounds_of_mount_compare_umount_leave_nothing_over(shared, now, tmp_path):
     daemon, sock = shared
+    await_rest(daemon.pid, sock)
     bodies = [mount_body(image, tmp_path / "cache") for image in IMAGES]
     settled = None
     for number in range(ROUNDS):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.control import ask, wait_for
+from tests.system.control import ask, await_rest, wait_for
 from tests.system.daemon import Daemon
 from tests.system.succession import Succession
 from tests.system.twins import Sequence, Side, outcome, rename2, tree
@@ -508,6 +508,7 @@ class TestApi:
 
     def test_an_umount_leaves_open_files_with_errors_and_closes_all(self, shared, folder):
         daemon, sock = shared
+        await_rest(daemon.pid, sock)
         (folder / "f").write_bytes(b"x" * 100_000)
         (daemon.mountpoint / "none").exists()
         before = daemon.open_files()
