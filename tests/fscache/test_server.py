@@ -176,6 +176,8 @@ def test_a_bootstrap_is_filled_without_being_asked_for(host):
 def erofs_reason():
     if "erofs" not in Path("/proc/filesystems").read_text():
         return "the kernel has no EROFS"
+    if not Path("/dev/loop-control").exists():
+        return "there are no loop devices"
     return "" if os.geteuid() == 0 else "mounting needs root"
 
 

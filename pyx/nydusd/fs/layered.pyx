@@ -76,9 +76,9 @@ cdef class LayeredFiles(PyFilesystem):
     def show_root(self, int fd, uint32_t links=0):
         """Show the host directory of *fd*, which stays open, as the root; before the first request.
 
-        Its attributes are answered without the GIL and stay in the kernel, which changes them itself:
-        a supervisor that looks at the mountpoint must not wait for a daemon that has died, nor the
-        daemon's own look keep one alive that is killed.
+        Its attributes are answered without the GIL and stay in the kernel, which changes them
+        itself: a supervisor that looks at the mountpoint must not wait for a daemon that has died,
+        nor the daemon's own look keep one alive that is killed.
         """
         self.root_fd = fd
         self.root_links = links
