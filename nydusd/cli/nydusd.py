@@ -84,8 +84,9 @@ def _serve(arguments: "Arguments") -> int:
     from nydusd.base import log, tracing
     from nydusd.base.errors import ConfigError, NydusError
     from nydusd.base.os_error import debug_custom_error, debug_os_error
-    from nydusd.daemon.process import raise_open_files_limit
+    from nydusd.daemon.process import forbid_core_dumps, raise_open_files_limit
 
+    forbid_core_dumps(os.environ)
     try:
         log.set_up(
             arguments.text("log-level") or "info",

@@ -7,7 +7,7 @@ import resource
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +17,10 @@ logger = logging.getLogger("nydusd")
 
 RESERVED_FILES = 16384  # of the system's file-max that are left to other processes
 MOST_FILES = 1_000_000
+# Of a core, in bytes: less than any core has, and by this very value the kernel knows that no core
+# shall go to a program either (core(5); 0 would not keep it from that).
+NO_CORE = 1
+ALLOW_CORE = "NYDUSD_ALLOW_CORE"
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -48,6 +52,19 @@ def raise_open_files_limit(wanted: int) -> None:
         logger.warning("cannot raise rlimit-nofile to %d (%s): going on with %d", limit, exc, kept)
         return
     logger.info("Set rlimit-nofile to %d, maximum %d", limit, most)
+
+
+def forbid_core_dumps(environment: Mapping[str, str]) -> None:
+    """Let no core of this process be written: it would hold passwords, tokens and keys.
+
+    Unless `NYDUSD_ALLOW_CORE` in *environment* is 1. The hard limit stays: `prlimit --core` allows
+    one for a process that runs.
+    """
+    if environment.get(ALLOW_CORE) == "1":
+        return
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    if hard != 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (NO_CORE, hard))
 
 
 class EndRequest:

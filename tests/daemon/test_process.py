@@ -1,8 +1,13 @@
+import os
 import resource
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.conftest import ROOT
 
 LIMIT = """
 import logging, resource, sys
@@ -22,6 +27,53 @@ end.install()
 threading.Timer(0.2, lambda: {how}).start()
 print(end.wait())
 """
+
+
+CORE = """
+import os, resource
+from nydusd.daemon.process import forbid_core_dumps
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+forbid_core_dumps({"NYDUSD_ALLOW_CORE": "ALLOWED"})
+print(*resource.getrlimit(resource.RLIMIT_CORE), hard, flush=True)
+os.abort()
+"""
+
+
+def abort(folder, allowed):
+    """Soft and hard limit of a process that aborts, its first hard limit, whether a core came."""
+    reading, writing = os.pipe()
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-c", f"import os; os.chdir({str(folder)!r})\n"
+         + CORE.replace("ALLOWED", allowed)],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+        file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)],
+    )  # fmt: skip
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        soft, hard, first = (int(word) for word in pipe.read().split())
+    status = os.waitpid(pid, 0)[1]
+    assert os.WTERMSIG(status) == signal.SIGABRT
+    return soft, hard, first, os.WCOREDUMP(status)
+
+
+def test_no_core_with_secrets_is_written(tmp_path):
+    soft, hard, first, dumped = abort(tmp_path, "")
+
+    assert not dumped
+    assert not list(tmp_path.iterdir())
+    assert soft == (0 if hard == 0 else 1)
+    assert hard == first
+
+
+def test_a_core_is_written_where_it_was_allowed(tmp_path):
+    soft, hard, _, dumped = abort(tmp_path, "1")
+
+    assert soft == hard
+    if hard != 0 and not Path("/proc/sys/kernel/core_pattern").read_text().startswith(("|", "/")):
+        assert dumped
+        assert list(tmp_path.iterdir())
 
 
 def run(script, *args):
