@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -401,6 +402,9 @@ def test_the_daemon_lets_go_of_what_the_kernel_forgets(writable, mnt, folder):
         time.sleep(0.05)
 
 
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("git", "make", "cc", "tar"))), reason="needs git, make, cc and tar"
+)
 def test_a_real_workload_gives_what_it_gives_elsewhere(mnt, folder, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
