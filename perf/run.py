@@ -97,7 +97,7 @@ class Scenario:
         if self.tool == "nydus-image":
             return [path for path in self.source.rglob("*") if path.is_file()]
         folder = self.kept if self.cache == "complete" else self.folder / "blobs"
-        return [self.folder / "bootstrap", *folder.iterdir()]
+        return [self.folder / "bootstrap", *(path for path in folder.iterdir() if path.is_file())]
 
     @contextlib.contextmanager
     def cache_folder(self) -> Iterator[Path]:
