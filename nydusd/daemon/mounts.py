@@ -190,9 +190,9 @@ class Mounts:
             return open_host_directory(
                 request.source, undo, own_device=self._own_device, recovers=recovers
             )
-        return self._open_image(request, undo)
+        return self._open_image(request, undo, recovers=recovers)
 
-    def _open_image(self, request: MountRequest, undo: ExitStack) -> Parts:
+    def _open_image(self, request: MountRequest, undo: ExitStack, *, recovers: bool) -> Parts:
         config = request.config
         if config.backend is None or config.cache is None or config.rafs is None:
             raise ConfigError("a mount needs the sections backend, cache and rafs")
@@ -233,7 +233,7 @@ class Mounts:
             ),
             trace=read_trace(request.mountpoint),
         )
-        served, overlay = self._writable_layer(filesystem, config, undo)
+        served, overlay = self._writable_layer(filesystem, config, undo, recovers=recovers)
         closes = ExitStack()
         closes.callback(device.close)
         if warmup is not None:
@@ -246,7 +246,7 @@ class Mounts:
         return Parts(served, bootstrap, device, backend, prefetcher, closes)
 
     def _writable_layer(
-        self, image: Filesystem, config: Config, undo: ExitStack
+        self, image: Filesystem, config: Config, undo: ExitStack, *, recovers: bool
     ) -> "tuple[Filesystem, OverlayFs | None]":
         """What is served of *image*: itself, or the overlay that *config* asks for.
 
@@ -257,7 +257,11 @@ class Mounts:
         from nydusd.fs.overlay import OverlayFs, open_overlay  # few mounts ask for it
 
         overlay: OverlayFs = open_overlay(
-            image, config.overlay.upper_dir, config.overlay.work_dir, writable=self._writable
+            image,
+            config.overlay.upper_dir,
+            config.overlay.work_dir,
+            writable=self._writable,
+            recovers=recovers,
         )
         undo.callback(overlay.close)
         return overlay, overlay

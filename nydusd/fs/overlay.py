@@ -9,6 +9,7 @@ handles that another process has given out: `LayeredFiles` answers them without 
 import errno
 import itertools
 import os
+import random
 import stat as mode_bits
 from collections.abc import Callable, Iterator
 
@@ -21,6 +22,7 @@ from nydusd.fs.overlay_copy_up import CopyUp
 from nydusd.fs.overlay_merge import Listed, MergedTree
 from nydusd.fs.overlay_names import Names
 from nydusd.fs.overlay_nodes import Node
+from nydusd.fs.overlay_search import NodeSearch
 from nydusd.fs.overlay_upper import UpperLayer, is_private
 from nydusd.fs.stat import Caller, Changes, Entry, Opened, Stat, Statistics
 
@@ -31,13 +33,18 @@ MakeFile = Callable[[bytes, int], None]  # makes a file of that name in an open 
 
 
 def open_overlay(
-    lower: Filesystem, upper_dir: str, work_dir: str, *, writable: bool
+    lower: Filesystem, upper_dir: str, work_dir: str, *, writable: bool, recovers: bool = False
 ) -> "OverlayFs":
-    """An overlay of *upper_dir* over *lower*, ready to be served; `MountError`."""
+    """An overlay of *upper_dir* over *lower*, ready to be served; `MountError`.
+
+    *recovers*: another process has served it before, and may not have let go of it yet.
+    """
     upper = UpperLayer(upper_dir, work_dir)
     try:
         overlay = OverlayFs(lower, upper, writable=writable)
-        if writable:
+        if recovers:
+            overlay.recover()
+        elif writable:
             overlay.begin()
     except BaseException:
         upper.close()
@@ -60,7 +67,8 @@ class OverlayFs(LayeredFiles):
         self._is_writable = writable
         self._has_begun = False
         self._listings: dict[int, list[Listed]] = {}  # by handle of an open directory
-        self._listing_numbers = itertools.count(1)
+        self._listing_numbers = itertools.count(random.getrandbits(62))
+        self._search: NodeSearch | None = None
         self.set_root(lower.root_ino)
         root = self._tree.nodes.root
         self.show_root(root.upper, 1 if root.lower else 0)
@@ -74,13 +82,23 @@ class OverlayFs(LayeredFiles):
                 self._copy_up.finish_group(group)
             self._has_begun = True
 
+    def recover(self) -> None:
+        """Search for inodes by number that the kernel has from another process."""
+        self._search = NodeSearch(self._tree)
+
     def close(self) -> None:
         """Let go of both trees, when nobody asks any more."""
         self._tree.close()
         self._upper.close()
 
     def _node(self, ino: int) -> Node:
-        return self._tree.nodes.node(ino)
+        try:
+            return self._tree.nodes.node(ino)
+        except OSError:
+            found = None if self._search is None else self._search.find(ino)
+            if found is None:
+                raise
+            return found
 
     def _changing(self) -> None:
         """Refuse a change where none may be made."""
@@ -214,10 +232,11 @@ class OverlayFs(LayeredFiles):
     def close_file(self, ino: int, handle: int) -> None:
         """See `PyFilesystem`."""
         with self._tree.lock:
-            node = self._node(ino)
-            node.handles.discard(handle)
             fd = self.drop_handle(handle)
-            self._tree.nodes.drop(node)
+            node = self._tree.nodes.known(ino)
+            if node is not None:
+                node.handles.discard(handle)
+                self._tree.nodes.drop(node)
         if fd >= 0:
             os.close(fd)
 
@@ -264,9 +283,6 @@ class OverlayFs(LayeredFiles):
         finally:
             if closes:
                 os.close(fd)
-
-    def flush_file(self, ino: int, handle: int) -> None:
-        """See `PyFilesystem`: what was written is the host's already."""
 
     def sync_file(self, ino: int, handle: int, data_only: bool) -> None:
         """See `PyFilesystem`."""

@@ -93,6 +93,10 @@ class NodeTable:
         except KeyError:
             raise OSError(errno.ESTALE, f"inode {number} is not known") from None
 
+    def known(self, number: int) -> Node | None:
+        """The node with *number*, None when it is not known."""
+        return self._nodes.get(number)
+
     def of_upper(self, upper_ino: int) -> Node | None:
         """The node of a host inode."""
         return self._by_upper.get(upper_ino)

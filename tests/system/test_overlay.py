@@ -22,6 +22,7 @@ from tests.system.daemon import Command, Daemon, mount_id
 from tests.system.overlay_moves import Moves, random_tree
 from tests.system.overlay_run import Layers, copy_tree, has_overlayfs, names_in
 from tests.system.readback import Manifest, manifest_of
+from tests.system.succession import Succession
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
@@ -410,3 +411,33 @@ def test_programs_work_on_it(layers: Layers, nydusd: Command) -> None:
         run("git", *settings, "gc", "-q")
         run("git", *settings, "fsck", "--strict")
         run("git", *settings, "status", "--porcelain")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ["fail_over", "upgrade"])
+def test_a_successor_serves_open_files_and_folders(
+    layers: Layers, nydusd: Command, tmp_path: Path, how: str
+) -> None:
+    layers.daemon(nydusd)  # writes the configuration
+    options = (
+        *("--config", str(layers.folder / "config.json")),
+        *("--bootstrap", str(layers.folder / "image/bootstrap"), "--writable"),
+    )
+    with Succession(nydusd, tmp_path, options) as succession:
+        root = succession.mountpoint
+        (root / "folder/new").write_bytes(b"before")
+        with (
+            (root / "folder/new").open("r+b", buffering=0) as upper,
+            (root / "folder/deep/file").open("rb", buffering=0) as lower,
+        ):
+            inside = os.open(root / "folder/deep", os.O_RDONLY)
+
+            getattr(succession, how)()
+
+            assert upper.write(b"after!") == 6
+            assert lower.read() == b"deep\n"
+            assert os.listdir(inside) == ["file"]  # noqa: PTH208 - a descriptor
+            os.close(inside)
+        assert (root / "folder/new").read_bytes() == b"after!"
+        (root / "folder/file").write_bytes(b"changed")
+        assert (root / "other-name").read_bytes() == b"changed"

@@ -6,6 +6,8 @@ is open for reading gets its descriptor in the table, and its readers see what i
 on. Everything else, and handles that this process has not given out, goes to Python's methods.
 """
 
+import random
+
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -37,6 +39,7 @@ cdef extern from *:
 cdef enum:
     BLOCK_FILES = 1024          # open files of one block of the table
     BLOCKS = 1024
+    SERIES_SHIFT = 32
     FROM_LOWER = -1             # of OpenFile.fd
     CLOSED = -2
 
@@ -58,6 +61,7 @@ cdef class LayeredFiles(PyFilesystem):
 
     cdef Filesystem lower
     cdef OpenFile *blocks[BLOCKS]   # owned; atomic, set once each
+    cdef uint64_t series            # upper half of every handle, those of a predecessor differ
     cdef uint64_t used              # handles that were given out, guarded by the GIL
     cdef list unused                # handles below `used` that are closed
     cdef int root_fd                # borrowed: the directory that is the root
@@ -66,6 +70,7 @@ cdef class LayeredFiles(PyFilesystem):
     def __cinit__(self, Filesystem lower not None, *args, **kwargs):
         self.lower = lower
         self.root_fd = -1
+        self.series = <uint64_t>random.getrandbits(31) << SERIES_SHIFT
         self.stats = lower.stats
         self.unused = []
 
@@ -106,6 +111,7 @@ cdef class LayeredFiles(PyFilesystem):
     cdef OpenFile *open_file_of(self, uint64_t handle) noexcept nogil:
         """The row of *handle*, NULL when there is none in use."""
         cdef OpenFile *block
+        handle ^= self.series
         if handle == 0 or handle >= BLOCKS * BLOCK_FILES:
             return NULL
         block = <OpenFile *>block_load(&self.blocks[handle // BLOCK_FILES])
@@ -137,7 +143,7 @@ cdef class LayeredFiles(PyFilesystem):
         cdef OpenFile *row = &self.blocks[handle // BLOCK_FILES][handle % BLOCK_FILES]
         row.lower_ino = lower_ino
         fd_store(&row.fd, fd)
-        return handle
+        return self.series | handle
 
     def descriptor(self, uint64_t handle):
         """What *handle* reads and writes: a descriptor, -1 the lower file, None unknown."""
@@ -157,7 +163,7 @@ cdef class LayeredFiles(PyFilesystem):
             return -1
         fd = fd_load(&row.fd)
         fd_store(&row.fd, CLOSED)
-        self.unused.append(handle)
+        self.unused.append(handle ^ self.series)
         return fd
 
     cdef int read_descriptor(self, ReadOp *op, int fd) noexcept nogil:

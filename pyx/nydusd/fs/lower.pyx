@@ -8,7 +8,7 @@ data as long as it takes, everything else is answered from memory.
 import time
 
 import cython
-from libc.errno cimport EINTR, EIO, ENOSYS, errno
+from libc.errno cimport EINTR, EIO, ENOENT, ENOSYS, errno
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
@@ -130,6 +130,8 @@ cdef class LowerTree:
             rc = self.filesystem.lookup(&op)
         if rc == OP_DONE:
             return None if op.attr.ino == 0 else Stat_of(&op.attr)
+        if rc == -ENOENT:
+            return None
         check(rc if rc < 0 else -EIO, "lookup of %r in inode %d", name, parent)
 
     def stat(self, uint64_t ino):
