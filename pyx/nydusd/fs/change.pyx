@@ -13,7 +13,7 @@ from nydusd.fs.op cimport (
     SET_MTIME_NOW, SET_SIZE, SET_UID, SET_XATTR, SYNC_DIRECTORY, SYNC_FILE, WRITE_FILE, ChangeOp,
 )
 
-from nydusd.fs.stat import NOW, Caller, Changes
+from nydusd.fs import stat as values
 
 cdef extern from "<Python.h>":
     int PyBUF_READ
@@ -28,7 +28,7 @@ cdef bytes name_of(const ChangeOp *op):
 
 
 cdef object caller_of(const ChangeOp *op):
-    return Caller(op.uid, op.gid, op.pid)
+    return values.Caller(op.uid, op.gid, op.pid)
 
 
 cdef object changes_of(const ChangeOp *op):
@@ -36,14 +36,14 @@ cdef object changes_of(const ChangeOp *op):
     cdef unsigned int valid = op.valid
     atime = mtime = None
     if valid & SET_ATIME_NOW:
-        atime = NOW
+        atime = values.NOW
     elif valid & SET_ATIME:
         atime = <object>op.atime * NANO + op.atime_nsec
     if valid & SET_MTIME_NOW:
-        mtime = NOW
+        mtime = values.NOW
     elif valid & SET_MTIME:
         mtime = <object>op.mtime * NANO + op.mtime_nsec
-    return Changes(
+    return values.Changes(
         mode=op.mode & PERMISSION_BITS if valid & SET_MODE else None,
         uid=op.uid if valid & SET_UID else None,
         gid=op.gid if valid & SET_GID else None,
