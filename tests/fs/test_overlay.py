@@ -14,8 +14,15 @@ from nydusd.base.errors import MountError
 from nydusd.fs.overlay import open_overlay
 from tests.fs.memory import ROOT
 from tests.fs.overlay_crash import ME, OLD, LowerFs, content, make
+from tests.system.overlay_run import lacking
 
 pytestmark = pytest.mark.root
+
+
+@pytest.fixture(autouse=True)
+def _able(tmp_path: Path) -> None:
+    if reason := lacking(tmp_path):
+        pytest.skip(reason)
 
 
 def test_a_change_that_is_killed_at_any_step_leaves_old_or_new(tmp_path: Path) -> None:

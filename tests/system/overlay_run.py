@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,23 @@ def copy_tree(source: Path, target: Path) -> None:
 def has_overlayfs() -> bool:
     """Whether the kernel has overlayfs and lets us mount it."""
     return os.geteuid() == 0 and "overlay" in Path("/proc/filesystems").read_text()
+
+
+def lacking(folder: Path) -> str:
+    """Why the file system of *folder* cannot hold an upper directory with all that tests put there.
+
+    Empty when it can. An overlayfs, as containers have it, has no whiteouts of its own.
+    """
+    whiteout = folder / "whiteout"
+    try:
+        os.mknod(whiteout, stat.S_IFCHR, 0)
+        whiteout.unlink()
+        for name in ("user.x", "trusted.x"):
+            os.setxattr(folder, name, b"")
+            os.removexattr(folder, name)
+    except OSError as error:
+        return f"{folder} cannot hold an overlay: {error}; set --basetemp to one that can"
+    return ""
 
 
 def names_in(folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ import pytest
 from tests.system.control import ask, wait_for
 from tests.system.daemon import Command, Daemon, mount_id
 from tests.system.overlay_moves import Moves, random_tree
-from tests.system.overlay_run import Layers, copy_tree, has_overlayfs, names_in
+from tests.system.overlay_run import Layers, copy_tree, has_overlayfs, lacking, names_in
 from tests.system.readback import Manifest, manifest_of
 from tests.system.succession import Succession
 
@@ -40,6 +40,12 @@ def comparable(manifest: Manifest) -> Manifest:
             del entry["nlink"]
     del manifest["/"]  # the mountpoint's own
     return manifest
+
+
+@pytest.fixture(autouse=True)
+def _able(tmp_path: Path) -> None:
+    if reason := lacking(tmp_path):
+        pytest.skip(reason)
 
 
 @pytest.fixture
