@@ -97,6 +97,13 @@ def _check_host(url: str) -> str:
     return text
 
 
+def _check_scheduler(endpoint: str) -> str:
+    """The original asks this scheduler, by a client library, which peer has a blob."""
+    if not endpoint:
+        return ""
+    return "is not supported: leave it out, and all goes through the HTTP proxy at url"
+
+
 PROXY: Final = Section(
     model.Proxy,
     (
@@ -106,10 +113,8 @@ PROXY: Final = Section(
         Key("check_interval", SIZE, 5),
         Key("use_http", BOOL, default=False),
         Key("check_pause_elapsed", SIZE, 300),
-        Key("dragonfly_scheduler_endpoint", TEXT, "", secret=True),
+        Key("dragonfly_scheduler_endpoint", TEXT, "", secret=True, check=_check_scheduler),
     ),
-    # Its library is not here; all that it does besides goes through the proxy's url as well.
-    no_effect=("dragonfly_scheduler_endpoint",),
 )
 
 MIRROR: Final = Section(

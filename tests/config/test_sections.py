@@ -1,10 +1,12 @@
 """The table of keys fits the model and the page that explains it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from nydusd.config import model, sections
+from nydusd.config.load import examine
 from nydusd.config.schema import Section
 
 ALL = {name: value for name, value in vars(sections).items() if isinstance(value, Section)}
@@ -43,3 +45,18 @@ def test_every_secret_of_the_model_is_kept_out_of_messages():
             key = keys.get((part, field))
             if key is not None and mark != "url":
                 assert key.secret, (part, field)
+
+
+def test_a_scheduler_is_refused_with_what_to_do_instead():
+    proxy = {"url": "http://127.0.0.1:4001", "dragonfly_scheduler_endpoint": "http://secret:8002"}
+    config = {"host": "registry.example", "repo": "app", "proxy": proxy}
+    backend = {"type": "registry", "config": config}
+    text = json.dumps({"device": {"backend": backend, "cache": {}}, "mode": "direct"})
+
+    (error,) = examine(text).errors
+
+    assert error.endswith(
+        "proxy.dragonfly_scheduler_endpoint: is not supported: leave it out, and all goes through"
+        " the HTTP proxy at url"
+    )
+    assert "secret" not in error
