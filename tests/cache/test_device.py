@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import resource
 import struct
 import subprocess
 import threading
@@ -654,3 +655,38 @@ def test_a_fetch_that_outlives_its_device_closes_the_files_when_it_ends(tmp_path
     assert backend.closed == 1
     kept = (tmp_path / f"{blob.blob_id}.blob.data").read_bytes()
     assert kept == blob.plain
+
+
+def test_what_came_along_and_was_kept_is_let_be_when_what_is_needed_was_not(tmp_path, caplog):
+    blob = MadeBlob(chunks([4096] * 8), compressor=Compressor.NONE)
+    with_cache = device(blob, MadeBackend(blob), tmp_path, batch_size=1 << 20)
+    cached = with_cache.blobs[0]
+    cached.load_description()
+    assert cached.chunks.try_claim(7)  # by another fetch, as it seems
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6 * 4096, limits[1]))
+    try:
+        assert read_spans(with_cache, blob.spans()[6:]) == b"".join(blob.chunks[6:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [cached.chunks.ready(index) for index in range(8)] == [True] * 6 + [False] * 2
+    cached.chunks.give_up(7)
+    assert read_spans(with_cache, blob.spans()) == blob.content
+    with_cache.close()
+    assert "reads go on" in caplog.text
+
+
+def test_a_chunk_is_decoded_from_the_request_that_was_made_for_it(tmp_path):
+    blob = MadeBlob(chunks([5000] * 4), 5, Compressor.NONE, with_crc=False)
+    with_cache = device(blob, MadeBackend(blob), tmp_path, batch_size=1 << 20)
+    cached = with_cache.blobs[0]
+    cached.file.stop()
+    assert cached.chunks.try_claim(1)  # or it would be in one request with the others
+    # It begins between the first and the third, and ends after both.
+    longer = blob.span(1)._replace(
+        compressed_size=12000, uncompressed_size=12000, length=12000, uncompressed_offset=0
+    )
+    got = read_spans(with_cache, [blob.span(0), longer, blob.span(2)])
+    assert got == blob.chunks[0] + bytes(blob.data[5000:17000]) + blob.chunks[2]
+    cached.chunks.give_up(1)
+    with_cache.close()

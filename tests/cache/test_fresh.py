@@ -67,6 +67,16 @@ def test_another_image_that_means_another_chunk_is_not_vouched_for(tmp_path, cap
     with_cache.close()
 
 
+def test_what_another_image_writes_over_a_fresh_chunk_is_not_taken_for_it(tmp_path):
+    blob = made()
+    alone = device(blob, MadeBackend(blob), tmp_path, validate=True)
+    elsewhere = blob.span(5)._replace(uncompressed_offset=blob.span(1).uncompressed_offset)
+    for _ in range(2):
+        assert read_spans(alone, [blob.span(1)]) == blob.chunks[1]
+        assert read_spans(alone, [elsewhere]) == blob.chunks[5]
+    alone.close()
+
+
 def test_damage_between_two_reads_of_a_fresh_chunk_is_found(tmp_path):
     blob = made()
     backend = MadeBackend(blob)

@@ -31,7 +31,7 @@ cdef class Fetch:
     cdef int sort(self) except -1
     # what the cache file does not answer (`Decoder.look_up`) counts as missing
     cdef int look_up(self) except -1
-    # claim what is missing, or take it *regardless* of who else has claimed it
+    # claim what is needed and missing, or take it *regardless* of who else has claimed it
     cdef int claim(self, bint regardless) except -1
     # claim what is not here of wanted units, and neighbours while the range stays within
     # *batch_size*; *following* for a blob without CI array
@@ -63,7 +63,7 @@ cdef class Fetch:
     cdef int bring_mates(self) except -1
     cdef int bring_mates_from(self, uint32_t index, const ChunkPlace *unit, int step,
                               uint32_t needed) except -1
-    cdef int decode_needed(self) except -1
+    cdef int decode_needed(self, uint32_t first) except -1
     cdef int decode(self, uint32_t i, uint32_t first, uint32_t count, bint needed) except -1
     cdef bint distrust_bad(self) except -1
     cdef bint renew_table(self) except -1
@@ -90,3 +90,5 @@ cdef class Fetch:
     cdef int stage(self, uint32_t start, uint32_t end, bytearray staging) except -1
     cdef int store(self, uint32_t start, uint32_t end, uint64_t offset, const uint8_t *data,
                    uint64_t size) except? -1
+    cdef int store_vouched(self, uint32_t start, uint32_t end, uint64_t offset,
+                           const uint8_t *data, uint64_t size) noexcept nogil

@@ -147,7 +147,8 @@ cdef class Fetch:
         cdef Chunk *chunk
         for i in range(self.count):
             chunk = &self.chunks[i]
-            if chunk.state & (CHUNK_READY | CHUNK_PLAIN | CHUNK_WANTED):
+            if (chunk.state & (CHUNK_NEEDED | CHUNK_READY | CHUNK_PLAIN | CHUNK_WANTED)
+                    != CHUNK_NEEDED):
                 continue
             if not self.blob.keeps:
                 chunk.state |= CHUNK_WANTED
@@ -371,6 +372,7 @@ cdef class Fetch:
 
     cdef int get(self, uint64_t batch_size) except -1:
         cdef Range *wanted = <Range *>calloc(self.count or 1, sizeof(Range))
+        cdef uint32_t had = self.range_count
         cdef uint32_t count
         cdef uint32_t i
         if wanted == NULL:
@@ -382,7 +384,7 @@ cdef class Fetch:
                 self.get_range(&wanted[i])
         finally:
             free(wanted)
-        self.decode_needed()
+        self.decode_needed(had)
         try:
             return self.decoder.raise_bad(self.chunks, self.count)
         except ChunkCorrupt as exc:
@@ -423,10 +425,14 @@ cdef class Fetch:
                     break
         return elsewhere
 
-    cdef int decode_needed(self) except -1:
-        """Decode and check what was had and is needed."""
+    cdef int decode_needed(self, uint32_t first) except -1:
+        """Decode and check what is needed of the ranges from number *first* on.
+
+        Chunks that lie between those of an earlier one may be needed by now; but only of what a
+        range was asked for all bytes are in it.
+        """
         cdef uint32_t i
-        for i in range(self.range_count):
+        for i in range(first, self.range_count):
             self.lay_out(self.ranges[i].first, self.ranges[i].count, CHUNK_NEEDED)
             self.decode(i, self.ranges[i].first, self.ranges[i].count, True)
         return 0
@@ -743,25 +749,34 @@ cdef class Fetch:
             data = <const uint8_t *>PyByteArray_AS_STRING(sealed)
             size = len(sealed)
         with nogil:
-            if self.blob.fresh is not None:
-                self.blob.fresh.begin_write()
-            rc = self.blob.file.store(offset, data, size)
-            if self.blob.fresh is not None:
-                self.blob.fresh.end_write()
+            if self.blob.fresh is None:
+                rc = self.blob.file.store(offset, data, size)
+            else:
+                rc = self.store_vouched(start, end, offset, data, size)
         if rc == -ENODATA:
             self.blob.lose_file()
         if rc != 0:
             return rc
         for i in range(start, end):
             self.blob.note_use(self.chunks[i].index, &self.chunks[i].place)
-            if self.blob.fresh is not None:
-                self.blob.fresh.vouch(
-                    self.chunks[i].index, &self.chunks[i].place, self.chunks[i].digest)
             self.blob.chunks.set_ready(self.chunks[i].index)    # data before bit
             self.chunks[i].state |= CHUNK_KEPT
         self.blob.counters.add(COUNT_KEPT_BYTES, size)
         self.blob.counters.add(COUNT_KEPT_CHUNKS, end - start)
         return 0
+
+    cdef int store_vouched(self, uint32_t start, uint32_t end, uint64_t offset,
+                           const uint8_t *data, uint64_t size) noexcept nogil:
+        """Write them to a file of which `fresh` tells what was checked a moment ago."""
+        cdef int number = self.blob.fresh.begin_write(offset, size)
+        cdef int rc = self.blob.file.store(offset, data, size)
+        cdef uint32_t i
+        if rc == 0:
+            for i in range(start, end):
+                self.blob.fresh.vouch(
+                    number, self.chunks[i].index, &self.chunks[i].place, self.chunks[i].digest)
+        self.blob.fresh.end_write(number)
+        return rc
 
     cdef const uint8_t *stored_bytes(self, const Chunk *chunk) except NULL:
         cdef uint32_t i

@@ -6,6 +6,7 @@ from nydusd.rafs.blobmeta cimport ChunkPlace
 cdef enum:
     FRESH_ROWS = 2048       # chunks that are remembered; a power of two
     FRESH_DIGEST_BYTES = 32
+    WRITES_MAX = 32         # of our own that are followed at one time
 
 cdef struct Stamp:
     int64_t modified_ns
@@ -20,6 +21,12 @@ cdef struct FreshRow:
     uint32_t time_ms        # of the check; FRESH_ROWS of zeros vouch for nothing: size 0
     uint8_t digest[FRESH_DIGEST_BYTES]
 
+# A write of our own that has begun; *end* 0: there is none.
+cdef struct OwnWrite:
+    uint64_t offset
+    uint64_t end
+    bint is_crossed         # another one of the same bytes ran beside it: nobody knows who was last
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
@@ -29,15 +36,20 @@ cdef class FreshChunks:
     cdef pthread_mutex_t lock       # a leaf: nothing is taken under it
     cdef int writers                # guarded by lock
     cdef Stamp known                # of the file after our last write; guarded by lock
+    cdef OwnWrite writes[WRITES_MAX]    # guarded by lock
+    cdef int unfollowed             # writers beyond WRITES_MAX; guarded by lock
     cdef FreshRow rows[FRESH_ROWS]  # guarded by lock
 
-    # around each write of our own to the file
-    cdef void begin_write(self) noexcept nogil
-    cdef void end_write(self) noexcept nogil
-    # chunk *index* at *place* has *digest* (NULL: there is none to check) and is in the file now
-    cdef void vouch(self, uint32_t index, const ChunkPlace *place,
+    # around each write of our own of the *size* bytes at *offset*, with its number
+    cdef int begin_write(self, uint64_t offset, uint64_t size) noexcept nogil
+    cdef void end_write(self, int number) noexcept nogil
+    # write *number*, which is not over, has put chunk *index* at *place*, whose *digest* was right
+    # (NULL: there is none to check)
+    cdef void vouch(self, int number, uint32_t index, const ChunkPlace *place,
                     const uint8_t *digest) noexcept nogil
     # whether it was so a moment ago, and nobody else has written to the file since
     cdef bint vouches(self, uint32_t index, const ChunkPlace *place,
                       const uint8_t *digest) noexcept nogil
     cdef void look_at_file(self) noexcept nogil
+    cdef void forget(self, uint64_t offset, uint64_t end) noexcept nogil
+    cdef int follow(self, uint64_t offset, uint64_t end) noexcept nogil

@@ -5,7 +5,8 @@ fetching side. While a cold image is read, nearly all of these chunks have been 
 were fetched, milliseconds before; to check them again cost as much as to fetch them. So what this
 process wrote itself is taken as good for a moment, as long as nobody else changes the file: its
 times are held against those that our last write has left. Another process that writes makes all of
-it be checked again. Any thread, without the GIL.
+it be checked again. A write of our own makes what lay there be checked: images tell by themselves
+where their chunks are, and one may lie. Any thread, without the GIL.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -41,7 +42,8 @@ cdef class FreshChunks:
 
     def __cinit__(self, int fd):
         self.fd = fd
-        self.writers = 0
+        self.writers = self.unfollowed = 0
+        memset(self.writes, 0, sizeof(self.writes))
         memset(&self.known, 0, sizeof(Stamp))
         memset(self.rows, 0, sizeof(self.rows))
         pthread_mutex_init(&self.lock, NULL)
@@ -49,19 +51,56 @@ cdef class FreshChunks:
     def __dealloc__(self):
         pthread_mutex_destroy(&self.lock)
 
-    cdef void begin_write(self) noexcept nogil:
+    cdef int begin_write(self, uint64_t offset, uint64_t size) noexcept nogil:
+        cdef int number
         pthread_mutex_lock(&self.lock)
         if self.writers == 0:
             self.look_at_file()
         self.writers += 1
+        self.forget(offset, offset + size)
+        number = self.follow(offset, offset + size)
         pthread_mutex_unlock(&self.lock)
+        return number
 
-    cdef void end_write(self) noexcept nogil:
+    cdef void end_write(self, int number) noexcept nogil:
         pthread_mutex_lock(&self.lock)
+        if number < 0:
+            self.unfollowed -= 1
+        else:
+            self.writes[number].end = 0
         self.writers -= 1
         if self.writers == 0:
             read_stamp(self.fd, &self.known)
         pthread_mutex_unlock(&self.lock)
+
+    cdef void forget(self, uint64_t offset, uint64_t end) noexcept nogil:
+        """What lay in [offset, end) is not vouched for any more; under the lock."""
+        cdef FreshRow *row
+        cdef uint32_t i
+        for i in range(FRESH_ROWS):
+            row = &self.rows[i]
+            if row.offset < end and offset < row.offset + row.size:
+                memset(row, 0, sizeof(FreshRow))
+
+    cdef int follow(self, uint64_t offset, uint64_t end) noexcept nogil:
+        """The number of a write of [offset, end), -1 for one too many; under the lock."""
+        cdef int number = -1
+        cdef bint is_crossed = self.unfollowed > 0
+        cdef int i
+        for i in range(WRITES_MAX):
+            if self.writes[i].end == 0:
+                number = i
+            elif self.writes[i].offset < end and offset < self.writes[i].end:
+                self.writes[i].is_crossed = is_crossed = True
+        if number < 0:
+            self.unfollowed += 1
+            for i in range(WRITES_MAX):
+                self.writes[i].is_crossed = True
+            return -1
+        self.writes[number].offset = offset
+        self.writes[number].end = end
+        self.writes[number].is_crossed = is_crossed
+        return number
 
     cdef void look_at_file(self) noexcept nogil:
         """Forget all chunks when somebody else has changed the file; under the lock."""
@@ -71,13 +110,14 @@ cdef class FreshChunks:
         self.known = stamp
         memset(self.rows, 0, sizeof(self.rows))
 
-    cdef void vouch(self, uint32_t index, const ChunkPlace *place,
+    cdef void vouch(self, int number, uint32_t index, const ChunkPlace *place,
                     const uint8_t *digest) noexcept nogil:
         cdef FreshRow row
         fill_row(&row, index, place, digest)
         row.time_ms = now_ms()
         pthread_mutex_lock(&self.lock)
-        self.rows[index % FRESH_ROWS] = row
+        if number >= 0 and not self.writes[number].is_crossed:
+            self.rows[index % FRESH_ROWS] = row
         pthread_mutex_unlock(&self.lock)
 
     cdef bint vouches(self, uint32_t index, const ChunkPlace *place,
