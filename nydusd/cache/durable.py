@@ -6,7 +6,8 @@ file has a record, `durable/ID.durable_map`: the boot in which the chunk map was
 sorted out, and a bit for each chunk that an fdatasync has covered. In the same boot every bit of
 the chunk map counts; in a later one only what the record has too (docs/decisions/0015).
 
-`open_record` is called while a blob is opened; `SYNCER` keeps the records of a process up to date.
+`open_record` is called while a blob is opened; `cache.syncer` keeps the records of a process up to
+date.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ from nydusd.cache.chunkmap import (
     either,
     view_chunk_map,
 )
+from nydusd.cache.syncer import SYNCER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nydusd.base.inotify import Watches
     from nydusd.cache.blobfile import BlobFile
 
 logger = logging.getLogger("nydusd")
@@ -48,7 +51,6 @@ VERSION = 1
 LAYOUT = struct.Struct("<4sII16sH160sH160s")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-SYNC_INTERVAL_S = 5.0  # chunks of the last seconds before a power cut are fetched again
 LOCK_TIMEOUT_S = 2.0
 LOCK_POLL_S = 0.002
 # Bitmaps are copied whole when they are synced: 16 MiB for a blob of at least 512 GiB.
@@ -304,8 +306,8 @@ def view_trusted(paths: MapPaths, count: int, file: BlobFile) -> ChunkMap:
 class DurableRecord:
     """The record of one blob that is open: its bits, and what they are about.
 
-    `sync` is called by `SYNCER`'s thread, `close` by whoever closes the blob, before chunk map and
-    data file.
+    `look` and `sync` are called by `SYNCER`'s thread, `close` by whoever closes the blob, before
+    chunk map and data file.
     """
 
     def __init__(self, bits: ChunkMap, chunks: ChunkMap, file: BlobFile, paths: MapPaths) -> None:
@@ -319,11 +321,28 @@ class DurableRecord:
         self._closed = False
         SYNCER.add(self)
 
+    def watch(self, watches: Watches) -> int:
+        """Have the data file watched; the number of the watch, see `Watches.add`."""
+        with self._lock:
+            if self._closed:
+                return -1
+            number = self._file.watch(watches)
+            self._file.has_shrunk()  # from now on
+            return number
+
+    def look(self, *, changed: bool) -> bool:
+        """Notice that somebody cut, punched, deleted or replaced the data file.
+
+        *changed*: the kernel says that it has been changed. False when this process has done so,
+        which may hide what others did: look again when it writes no more.
+        """
+        with self._lock:
+            return self._closed or self._look(changed)
+
     def sync(self) -> None:
-        """Have on the disk what was promised so far, and record it; notice what has been done."""
+        """Have on the disk what was promised so far, and record it."""
         with self._lock:
             if not self._closed:
-                self._look()
                 self._sync()
 
     def drop(self, indexes: Sequence[int]) -> None:
@@ -344,16 +363,20 @@ class DurableRecord:
                     finally:
                         os.close(fd)
 
-    def _look(self) -> None:
-        """Notice that somebody cut, punched, deleted or replaced the data file."""
-        if self._file.has_shrunk():
-            # Each chunk is looked for again before it counts, and fetched when there is a hole.
-            self._chunks.look_again()
+    def _look(self, changed: bool) -> bool:
+        by_us = changed and self._file.take_stored()
+        shrunk = self._file.has_shrunk()
         if self._chunks.shared and not self._file.is_in_place():
             # What is open is whole and goes on being used; the bits are not about it any more
             # for those who open the directory now.
             logger.warning("%s is not the file that is open any more", self._file.path)
             self._chunks.keep_to_itself()
+            changed = False  # that its name has gone, or nobody will find it to change it
+        if shrunk or (changed and not by_us):
+            # Each chunk is looked for again before it counts, and fetched when there is a hole.
+            self._file.doubt_holes()
+            self._chunks.look_again()
+        return not by_us
 
     def _sync(self) -> None:
         if not (self._chunks.shared and self._file.take_unsynced()):
@@ -379,47 +402,3 @@ class DurableRecord:
                 self._sync()
                 self._closed = True
                 self._bits.close()
-
-
-class Syncer:
-    """The thread that syncs the records of this process; it is started with the first one."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._records: set[DurableRecord] = set()  # guarded by the lock
-        self._thread: threading.Thread | None = None  # guarded by the lock
-        self._wake = threading.Event()
-
-    def add(self, record: DurableRecord) -> None:
-        """Sync *record* from now on."""
-        with self._lock:
-            self._records.add(record)
-            if self._thread is None:
-                self._wake.clear()
-                self._thread = threading.Thread(target=self._run, name="cache-sync", daemon=True)
-                self._thread.start()
-
-    def remove(self, record: DurableRecord) -> None:
-        """Leave *record* alone; the thread ends with the last one."""
-        with self._lock:
-            self._records.discard(record)
-            if not self._records:
-                self._wake.set()
-
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(SYNC_INTERVAL_S)
-            with self._lock:
-                if not self._records:
-                    self._thread = None
-                    return
-                self._wake.clear()
-                records = list(self._records)
-            for record in records:
-                try:
-                    record.sync()
-                except Exception:
-                    logger.exception("a cache file could not be synced")
-
-
-SYNCER = Syncer()

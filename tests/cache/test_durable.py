@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from nydusd.cache import durable
+from nydusd.cache import durable, syncer
 from nydusd.cache.blobfile import BlobFile
 from nydusd.cache.durable import BrokenRecord, Header, read_header, write_header
 from nydusd.cache.files import map_paths
 from nydusd.cache.span_reader import read_spans
 from tests.cache.made import MadeBackend, MadeBlob, device
+from tests.cache.test_prefetch import wait_for
 
 PUNCH_HOLE, KEEP_SIZE = 2, 1
 
@@ -160,11 +161,22 @@ def test_a_hole_under_an_open_blob_is_noticed_and_fetched_again(boot, folder, co
     opened = device(blob, backend, folder, compressed=compressed)
     assert fetched(opened, blob, backend, range(8)) == list(range(8))
     kind = "raw" if compressed else "data"
-    opened.blobs[0].durable.sync()
+    opened.blobs[0].durable.look(changed=False)
     punch(folder / f"{blob.blob_id}.blob.{kind}", blob.places[2][0 if compressed else 2], 8192)
-    opened.blobs[0].durable.sync()  # what the thread does every few seconds
+    opened.blobs[0].durable.look(changed=False)  # what the thread does when the file changes
     assert 2 in fetched(opened, blob, backend, range(8))
     assert fetched(opened, blob, backend, range(8)) == []
+    opened.close()
+
+
+def test_a_hole_is_noticed_when_it_is_made(boot, folder, monkeypatch):
+    monkeypatch.setattr(syncer, "SYNC_INTERVAL_S", 3600.0)
+    blob = MadeBlob([b"\xee" * 9000 for _ in range(8)], with_crc=False)
+    opened = device(blob, MadeBackend(blob), folder)
+    for index in (2, 5, 2):
+        assert read_spans(opened, blob.spans()) == blob.content
+        punch(folder / f"{blob.blob_id}.blob.data", blob.places[index][2], 8192)
+        assert wait_for(lambda: read_spans(opened, blob.spans()) == blob.content)
     opened.close()
 
 
@@ -181,7 +193,7 @@ def test_a_data_file_that_is_not_in_place_any_more_is_used_up_alone(
         other = data.with_name("other")
         other.write_bytes(os.urandom(data.stat().st_size))
         other.replace(data)
-    opened.blobs[0].durable.sync()
+    opened.blobs[0].durable.look(changed=False)
     before = paths.chunk_map.read_bytes()
     assert fetched(opened, blob, backend, [0, 1, 2]) == [2]
     assert paths.chunk_map.read_bytes() == before

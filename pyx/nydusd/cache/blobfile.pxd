@@ -20,6 +20,7 @@ cdef class BlobFile:
     cdef uint64_t solid
     cdef uint64_t blocks_seen       # at the last has_shrunk(); one thread
     cdef int unsynced               # atomic: kept since the last take_unsynced()
+    cdef int stored                 # atomic: bytes were stored since `take_stored`
     cdef int barrier_due            # atomic: `barrier` has not been synced yet
     cdef int barrier[BARRIER_FILES]     # owned; -1 = none
     cdef bint counted               # one of the open mappings that share the resident budget

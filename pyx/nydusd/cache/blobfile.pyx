@@ -140,7 +140,7 @@ cdef class BlobFile:
         self.counted = False
         self.solid = 0
         self.blocks_seen = 0
-        self.unsynced = 0
+        self.unsynced = self.stored = 0
         self.barrier_due = 0
         for i in range(BARRIER_FILES):
             self.barrier[i] = -1
@@ -311,6 +311,7 @@ cdef class BlobFile:
             off += done
             n -= done
         switch_store(&self.unsynced, 1)
+        switch_store(&self.stored, 1)
         return 0
 
     cdef int pass_barrier(self) noexcept nogil:
@@ -342,6 +343,10 @@ cdef class BlobFile:
         """Whether anything was kept since the last call."""
         return switch_take(&self.unsynced) != 0
 
+    def take_stored(self):
+        """Whether this process has stored anything here since the last call."""
+        return switch_take(&self.stored) != 0
+
     def sync(self):
         """What has been kept is on the disk when this returns; `OSError` when it is lost."""
         cdef int rc
@@ -366,17 +371,20 @@ cdef class BlobFile:
         except OSError:
             return False
 
-    def has_shrunk(self):
-        """Whether blocks have gone since the last call: somebody cut it or punched holes.
+    def watch(self, watches):
+        """Have *watches* (`base.inotify`) tell of changes of the file; the number it has there."""
+        return watches.add(self.fd)
 
-        What was known of holes is forgotten then.
-        """
+    def has_shrunk(self):
+        """Whether blocks have gone since the last call: somebody cut it or punched holes."""
         blocks = os.fstat(self.fd).st_blocks
         shrunk = blocks < self.blocks_seen
         self.blocks_seen = blocks
-        if shrunk:
-            sum_store(&self.solid, 0)
         return shrunk
+
+    def doubt_holes(self):
+        """Forget where the file is known to have none."""
+        sum_store(&self.solid, 0)
 
     cdef void stop_writing(self) noexcept nogil:
         switch_store(&self.writable, 0)

@@ -4,6 +4,7 @@ Shared by every mount that uses the blob (cache.pool). Knows no backend's kind a
 side without the GIL answers what is here; `cache.fetch` gets what is not. Any thread.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -98,8 +99,11 @@ cdef class CachedBlob:
         self.pages = pages
         self.direct = (file is not None and not (compressed or validate) and pages is None
                        and file.size > 0)
-        self.fresh = (FreshChunks(file.fd) if self.keeps and validate and pages is None
-                      and not (compressed or recheck) and file.size > 0 else None)
+        self.fresh = None
+        if (self.keeps and validate and pages is None and not (compressed or recheck)
+                and file.size > 0):
+            with contextlib.suppress(OSError):  # the kernel does not tell of the writes of others
+                self.fresh = FreshChunks(file.fd)
         self.members_end = (info.data_size or reader.size()) if is_gzip_members(info) else 0
         self.worn = []
         self.doubted = False

@@ -25,6 +25,7 @@ cdef struct FreshRow:
 cdef struct OwnWrite:
     uint64_t offset
     uint64_t end
+    uint64_t foreign        # writes of other processes before it
     bint is_crossed         # another one of the same bytes ran beside it: nobody knows who was last
 
 cdef extern from "<pthread.h>" nogil:
@@ -36,6 +37,7 @@ cdef class FreshChunks:
     cdef pthread_mutex_t lock       # a leaf: nothing is taken under it
     cdef int writers                # guarded by lock
     cdef Stamp known                # of the file after our last write; guarded by lock
+    cdef uint64_t foreign           # `foreign_writes` that are accounted for; guarded by lock
     cdef OwnWrite writes[WRITES_MAX]    # guarded by lock
     cdef int unfollowed             # writers beyond WRITES_MAX; guarded by lock
     cdef FreshRow rows[FRESH_ROWS]  # guarded by lock
@@ -47,7 +49,7 @@ cdef class FreshChunks:
     # (NULL: there is none to check)
     cdef void vouch(self, int number, uint32_t index, const ChunkPlace *place,
                     const uint8_t *digest) noexcept nogil
-    # whether it was so a moment ago, and nobody else has written to the file since
+    # whether it was so a moment ago, and nobody else has changed the file since
     cdef bint vouches(self, uint32_t index, const ChunkPlace *place,
                       const uint8_t *digest) noexcept nogil
     cdef void look_at_file(self) noexcept nogil

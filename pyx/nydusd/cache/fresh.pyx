@@ -3,20 +3,26 @@
 With `validate` each read of the cache checks the digest of the chunks that it touches, on the
 fetching side. While a cold image is read, nearly all of these chunks have been checked when they
 were fetched, milliseconds before; to check them again cost as much as to fetch them. So what this
-process wrote itself is taken as good for a moment, as long as nobody else changes the file: its
-times are held against those that our last write has left. Another process that writes makes all of
-it be checked again. A write of our own makes what lay there be checked: images tell by themselves
-where their chunks are, and one may lie. Any thread, without the GIL.
+process wrote itself is taken as good for a moment, as long as nobody else changes a file: the
+kernel tells of writes by other processes (fanotify(7), with who it was; where it does not, nothing
+is taken as good), and while we do not write, the file's times must be those that our last write has
+left. A write of our own makes what lay there be checked: images tell by themselves where their
+chunks are, and one may lie. Any thread, without the GIL.
 """
 
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from posix.fcntl cimport O_RDONLY
 from posix.stat cimport fstat, struct_stat
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport getpid, read
 
 cimport cython
 
 from nydusd.rafs.blobmeta cimport ChunkPlace
+
+from nydusd.base.errors import check
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -25,8 +31,75 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
 
+cdef extern from "<sys/fanotify.h>" nogil:
+    """
+    #ifndef FAN_MARK_EVICTABLE
+    #define FAN_MARK_EVICTABLE 0x200    /* Linux 5.19: a mark does not keep its inode in memory */
+    #endif
+    """
+    struct fanotify_event_metadata:
+        uint32_t event_len
+        int pid
+    int fanotify_init(unsigned int, unsigned int)
+    int fanotify_mark(int, unsigned int, uint64_t, int, const char *)
+    int FAN_CLOEXEC, FAN_NONBLOCK, FAN_REPORT_FID, FAN_MARK_ADD, FAN_MARK_EVICTABLE
+    uint64_t FAN_MODIFY
+
+cdef extern from *:
+    """
+    static pthread_mutex_t notices_lock = PTHREAD_MUTEX_INITIALIZER;
+    """
+    pthread_mutex_t notices_lock    # guards the two below
+
 cdef enum:
     FRESH_MS = 2000
+    EVENTS_BYTES = 4096
+
+cdef int notices = -1               # fanotify of this process, opened with the first file
+cdef uint64_t foreign_writes = 0    # of other processes, to any file that is watched
+
+
+cdef int watch_writes(int fd) noexcept nogil:
+    """Have writes of others to the file *fd* noticed; 0 or -errno."""
+    global notices
+    cdef int rc = 0
+    pthread_mutex_lock(&notices_lock)
+    if notices < 0:
+        notices = fanotify_init(FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_FID, O_RDONLY)
+    if notices < 0 or fanotify_mark(
+            notices, FAN_MARK_ADD | FAN_MARK_EVICTABLE, FAN_MODIFY, fd, NULL) != 0:
+        rc = -errno
+    pthread_mutex_unlock(&notices_lock)
+    return rc
+
+
+cdef uint64_t count_foreign_writes() noexcept nogil:
+    """How many writes of other processes there have been; a number only that grows."""
+    global foreign_writes
+    cdef uint8_t events[EVENTS_BYTES]
+    cdef fanotify_event_metadata *event
+    cdef int64_t size
+    cdef int64_t at
+    cdef uint64_t seen
+    cdef int own = getpid()
+    pthread_mutex_lock(&notices_lock)
+    while True:
+        size = read(notices, events, EVENTS_BYTES)
+        if size <= 0:
+            if size < 0 and errno == EINTR:
+                continue
+            if size == 0 or errno != EAGAIN:
+                foreign_writes += 1     # nothing is known
+            break
+        at = 0
+        while at < size:
+            event = <fanotify_event_metadata *>(events + at)
+            if event.pid != own:        # 0: of another namespace, or events were lost
+                foreign_writes += 1
+            at += event.event_len
+    seen = foreign_writes
+    pthread_mutex_unlock(&notices_lock)
+    return seen
 
 
 cdef uint32_t now_ms() noexcept nogil:
@@ -38,7 +111,10 @@ cdef uint32_t now_ms() noexcept nogil:
 
 @cython.final
 cdef class FreshChunks:
-    """Of the cache file open as *fd*, which stays the caller's and outlives this."""
+    """Of the cache file open as *fd*, which stays the caller's and outlives this.
+
+    `OSError` where the kernel does not tell of the writes of others.
+    """
 
     def __cinit__(self, int fd):
         self.fd = fd
@@ -46,7 +122,9 @@ cdef class FreshChunks:
         memset(self.writes, 0, sizeof(self.writes))
         memset(&self.known, 0, sizeof(Stamp))
         memset(self.rows, 0, sizeof(self.rows))
+        self.foreign = 0
         pthread_mutex_init(&self.lock, NULL)
+        check(watch_writes(fd), "watching the writes of others to a cache file")
 
     def __dealloc__(self):
         pthread_mutex_destroy(&self.lock)
@@ -54,8 +132,7 @@ cdef class FreshChunks:
     cdef int begin_write(self, uint64_t offset, uint64_t size) noexcept nogil:
         cdef int number
         pthread_mutex_lock(&self.lock)
-        if self.writers == 0:
-            self.look_at_file()
+        self.look_at_file()
         self.writers += 1
         self.forget(offset, offset + size)
         number = self.follow(offset, offset + size)
@@ -99,16 +176,23 @@ cdef class FreshChunks:
             return -1
         self.writes[number].offset = offset
         self.writes[number].end = end
+        self.writes[number].foreign = self.foreign
         self.writes[number].is_crossed = is_crossed
         return number
 
     cdef void look_at_file(self) noexcept nogil:
-        """Forget all chunks when somebody else has changed the file; under the lock."""
+        """Forget all chunks when somebody else has changed a file; under the lock."""
         cdef Stamp stamp
-        if read_stamp(self.fd, &stamp) == 0 and memcmp(&stamp, &self.known, sizeof(Stamp)) == 0:
-            return
-        self.known = stamp
-        memset(self.rows, 0, sizeof(self.rows))
+        cdef uint64_t foreign = count_foreign_writes()
+        cdef bint same = foreign == self.foreign
+        self.foreign = foreign
+        if self.writers == 0:       # else its times are changing, by us
+            if read_stamp(self.fd, &stamp) != 0 or memcmp(
+                    &stamp, &self.known, sizeof(Stamp)) != 0:
+                same = False
+            self.known = stamp
+        if not same:
+            memset(self.rows, 0, sizeof(self.rows))
 
     cdef void vouch(self, int number, uint32_t index, const ChunkPlace *place,
                     const uint8_t *digest) noexcept nogil:
@@ -116,7 +200,9 @@ cdef class FreshChunks:
         fill_row(&row, index, place, digest)
         row.time_ms = now_ms()
         pthread_mutex_lock(&self.lock)
-        if number >= 0 and not self.writes[number].is_crossed:
+        self.look_at_file()
+        if (number >= 0 and not self.writes[number].is_crossed
+                and self.writes[number].foreign == self.foreign):
             self.rows[index % FRESH_ROWS] = row
         pthread_mutex_unlock(&self.lock)
 
@@ -130,8 +216,7 @@ cdef class FreshChunks:
         pthread_mutex_lock(&self.lock)
         row.time_ms = found.time_ms
         if memcmp(&row, found, sizeof(FreshRow)) == 0 and now - row.time_ms <= <uint32_t>FRESH_MS:
-            if self.writers == 0:       # else its times are changing, by us
-                self.look_at_file()
+            self.look_at_file()
             answer = found.size != 0
         pthread_mutex_unlock(&self.lock)
         return answer
