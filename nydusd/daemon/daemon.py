@@ -89,6 +89,7 @@ class Daemon:
             threads=self.settings.threads,
             writable=self.settings.writable,
             zero_message_open=zero_message_open,
+            supervised=self.settings.supervisor is not None,
             inherited=inherited,
             on_end=self._session_ended,
         )

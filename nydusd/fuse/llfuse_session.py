@@ -70,9 +70,10 @@ class Inherited(NamedTuple):
 class Session:
     """A mountpoint served to the kernel; one at a time in a process.
 
-    *zero_message_open* tells the kernel never to ask for OPEN (one image given at start). With
-    *inherited* nothing is mounted. *on_end* is called once, in the session's thread, when it has
-    ended by itself or by `stop`, after the mount is gone.
+    *zero_message_open* tells the kernel never to ask for OPEN (one image given at start).
+    *supervised*: somebody else holds the descriptor too, and looks at the mountpoint when this
+    process has died; see `Refresher`. With *inherited* nothing is mounted. *on_end* is called once,
+    in the session's thread, when it has ended by itself or by `stop`, after the mount is gone.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Session:
         threads: int = 4,
         writable: bool = False,
         zero_message_open: bool = False,
+        supervised: bool = False,
         inherited: Inherited | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
@@ -101,7 +103,7 @@ class Session:
         )
         if inherited is not None:
             self._server.adopt(inherited.offered, inherited.accepted)
-        self._refresher = Refresher(self._mountpoint)
+        self._refresher = Refresher(self._mountpoint) if supervised else None
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -129,7 +131,7 @@ class Session:
         if self._inherited is None:
             self._await_negotiation()
         self._vfs.on_change(self._changed)
-        self._refresher.ask()
+        self._refresh()
 
     def _open(self) -> None:
         """Get a descriptor and the connection's number."""
@@ -147,7 +149,11 @@ class Session:
     def _changed(self, parent: int, name: bytes | None) -> None:
         """Let the kernel look again; see `Vfs.on_change`."""
         invalidate(parent, name)
-        self._refresher.ask()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._refresher is not None:
+            self._refresher.ask()
 
     def _await_negotiation(self) -> None:
         deadline = time.monotonic() + NEGOTIATION_SECONDS
@@ -268,7 +274,9 @@ class Refresher:
     A supervisor looks at the mountpoint of a daemon that has died before it starts the next one. If
     the kernel had to ask for the attributes then, it would wait for the daemon that it is to start;
     it keeps those that it has for good, but drops them when a name in the root is invalidated. The
-    look is taken by a thread of its own, which may wait as long as the daemon does.
+    look is taken by a thread of its own, which may wait as long as the daemon does. When the
+    process is killed right then the thread waits for its answer, and keeps the descriptor open:
+    only where a successor will answer, or everybody else would wait with it.
     """
 
     def __init__(self, mountpoint: Path) -> None:
