@@ -98,6 +98,8 @@ class TokenRequests(Protocol):
 
 
 class _Token(NamedTuple):
+    """A token and how long it is good for."""
+
     header: str
     expires: float  # monotonic seconds
     renew: float

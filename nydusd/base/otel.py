@@ -18,6 +18,7 @@ from nydusd.base.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
 
     from nydusd.base.spans import Attributes
 
@@ -64,7 +65,8 @@ class OtelTracer:
         self._provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("nydusd", VERSION)
-        self._trace, self._context = trace, context
+        self._trace: ModuleType = trace
+        self._context: ModuleType = context
         self._retries = threading.local()  # of the open span of each thread
 
     @contextmanager
