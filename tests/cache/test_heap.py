@@ -45,7 +45,7 @@ def test_what_fetches_have_left_is_given_back_after_the_last_one(tmp_path):
     prefetcher.close()
     assert filled.blobs[0].complete
     wait_for_the_end()
-    assert resident_bytes() - before < 8 << 20
+    assert resident_bytes() - before < 4 << 20
     filled.close()
 
 
