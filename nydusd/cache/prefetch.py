@@ -108,11 +108,17 @@ class Prefetcher:
         self._keepers = Keepers(len(self._threads), self._keep, self._end)
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Begin, with as many threads as the system gives; returns at once."""
         self._running = len(self._threads)
         self._begin_time = time.time()
-        for thread in self._threads:
-            thread.start()
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as exc:
+                self._failed = self._failed or number == 0
+                logger.warning("prefetch has only %d threads: %s", number, exc)
+                self._leave(len(self._threads) - number)
+                break
         self._keepers.start()
 
     def stop(self) -> None:
@@ -277,11 +283,15 @@ class Prefetcher:
             self._failed = True
             logger.exception("prefetch ends early")
         finally:
-            with self._lock:
-                self._running -= 1
-                last = self._running == 0
-            if last:
-                self._keepers.finish()
+            self._leave(1)
+
+    def _leave(self, count: int) -> None:
+        """*count* threads ask for nothing more."""
+        with self._lock:
+            self._running -= count
+            last = self._running == 0
+        if last:
+            self._keepers.finish()
 
     def _end(self) -> None:
         """All threads have got what they could, and all of it has been kept."""

@@ -291,3 +291,43 @@ def test_without_a_cache_there_is_nothing_to_fill():
     run(Prefetcher(without, CONFIG, blob.spans(), everything=True))
     assert backend.requests == []
     without.close()
+
+
+def test_what_cannot_be_decoded_is_let_go_of_for_the_readers(tmp_path, monkeypatch, caplog):
+    blob = MadeBlob([bytes([i]) * 5000 for i in range(100)], 6, Compressor.ZSTD)
+    filled = device(blob, MadeBackend(blob), tmp_path)
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+
+    def broken(*_args, **_more):
+        raise MemoryError("no room for a context")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zstandard.ZstdDecompressor", broken)
+        run(prefetcher)
+    assert prefetcher.progress().state == "failed"
+    assert ready(filled) == []
+    chunks = filled.blobs[0].chunks
+    assert all(chunks.try_claim(index) for index in range(100))  # nobody holds any
+    for index in range(100):
+        chunks.give_up(index)
+    assert read_spans(filled, blob.spans()) == blob.content
+    filled.close()
+
+
+def no_more_threads():
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+def test_it_makes_do_with_the_threads_that_the_system_gives(tmp_path, monkeypatch, caplog, begun):
+    blob = blob_of(100)
+    filled = device(blob, MadeBackend(blob), tmp_path)
+    prefetcher = Prefetcher(filled, CONFIG, everything=True)
+    monkeypatch.setattr(prefetcher._threads[begun], "start", no_more_threads)
+    prefetcher.start()
+    assert prefetcher.wait(20)
+    assert prefetcher.progress().state == ("finished" if begun else "failed")
+    prefetcher.close()
+    assert filled.blobs[0].complete == bool(begun)
+    assert f"only {begun} threads" in caplog.text
+    filled.close()
