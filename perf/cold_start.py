@@ -33,7 +33,7 @@ def make_root(folder: Path) -> Path:
     for name in ("data", "proc", "sys", "dev", "tmp", "etc", "run"):
         (folder / name).mkdir()
     shutil.copy(shutil.which("busybox") or "busybox", folder / "bin" / "busybox")
-    for name in ("sh", "cat", "echo"):
+    for name in ("sh", "cat", "echo", "sleep"):
         (folder / "bin" / name).symlink_to("busybox")
     chance = random.Random(1)
     for number in range(DATA_FILES):

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -96,14 +97,26 @@ def missing() -> str | None:
 
 
 def program_file(folder: Path, command: list[str] | None) -> Path:
-    """*command*'s program, or this tree's nydusd as a console script would be installed."""
-    if command is not None:
-        return Path(command[0])
+    """*command*'s program, or this tree's nydusd as a console script would be installed.
+
+    A name in *folder*: the snapshotter puts a link in the place of a program that was upgraded.
+    Options of *command* go behind those of the snapshotter.
+    """
     script = folder / "nydusd"
-    script.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(ROOT)!r}]\n"
-        "from nydusd.cli.nydusd import command\ncommand()\n"
-    )
+    if command is not None and len(command) == 1:
+        script.symlink_to(command[0])
+        return script
+    if command is not None:
+        program, options = shlex.quote(command[0]), shlex.join(command[1:])
+        script.write_text(
+            f'#!/bin/sh\ncase "$1" in -*) exec {program} "$@" ;; esac\n'
+            f'exec {program} "$@" {options}\n'
+        )
+    else:
+        script.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(ROOT)!r}]\n"
+            "from nydusd.cli.nydusd import command\ncommand()\n"
+        )
     script.chmod(0o755)
     return script
 
