@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import lz4.block
 import zstandard
@@ -24,6 +26,19 @@ from nydusd.rafs.records import Span
 
 COMPRESSED, HAS_CRC = 1, 0x10
 HOLE, PLACED = 1, 2
+SIZES = (1, 4095, 4096, 4097, 70000, 100, 1 << 20, 3)
+MAP_FILES = ["blob.data.chunk_map", "chunk_map", "durable_map"]
+
+
+def chunks(sizes: Iterable[int] = SIZES) -> list[bytes]:
+    """Chunks that shrink a little and differ from each other."""
+    return [(f"{i:5}".encode() * (size // 5 + 1))[:size] for i, size in enumerate(sizes)]
+
+
+def files(folder: Path) -> list[str]:
+    """The files below *folder*, without the blob's id."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.name.partition(".")[2] for path in found)
 
 
 def pack(compressor: Compressor, plain: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Stored bytes of chunks, from a backend or the cache file, to checked plain bytes.
 
 One `Decoder` belongs to one fetch and its thread, and owns the buffers that its chunks point into.
-It knows units, compressors, checksums and digests; which chunks are had, claimed and kept is
-`cache.fetch`'s business. Runs with the GIL, which the heavy calls give up.
+It knows units, compressors, checksums and digests; which chunks are claimed, had and kept is for
+`cache.claims`, `cache.fetch` and `cache.keep` to say. Runs with the GIL, which the heavy calls give
+up.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize

@@ -18,6 +18,8 @@ from nydusd.cache.cached_blob cimport (
 )
 from nydusd.cache.fetch cimport Fetch
 from nydusd.cache.heap cimport note_end
+from nydusd.cache.keep cimport keep_fetched
+from nydusd.cache.neighbours cimport bring_neighbours
 from nydusd.cache.plan cimport CHUNK_PLAIN, Chunk
 from nydusd.cache.target cimport (
     READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, Mark, ReadTarget, add_segment,
@@ -207,7 +209,6 @@ cdef class FetchedRead:
         finally:
             waiting -= 1
             for fetch in self.fetches.values():
-                fetch.release()
                 size += fetch.drop()
             note_end(size)
 
@@ -226,24 +227,24 @@ cdef class FetchedRead:
                                        "the image has no such blob with chunks")
                 fetch = Fetch(self.device.blobs[spans[i].blob_index])
                 self.fetches[spans[i].blob_index] = fetch
-            fetch.need(&spans[i])
+            fetch.claims.need(&spans[i])
         for fetch in self.fetches.values():
-            fetch.sort()
-            fetch.look_up()
+            fetch.claims.sort()
+            fetch.claims.look_up()
         return 0
 
     cdef uint32_t missing(self) except? 0xffffffff:
         cdef Fetch fetch
         cdef uint32_t total = 0
         for fetch in self.fetches.values():
-            total += fetch.missing
+            total += fetch.claims.missing
         return total
 
     cdef uint32_t wanted(self) except? 0xffffffff:
         cdef Fetch fetch
         cdef uint32_t total = 0
         for fetch in self.fetches.values():
-            total += fetch.wanted
+            total += fetch.claims.wanted
         return total
 
     cdef bint all_direct(self) except -1:
@@ -258,7 +259,7 @@ cdef class FetchedRead:
         """Claim what is missing; false when somebody else has all of it."""
         cdef Fetch fetch
         for fetch in self.fetches.values():
-            fetch.claim(regardless)
+            fetch.claims.claim(regardless)
         return self.wanted() > 0 or self.missing() == 0
 
     cdef int bring_along(self, const ChunkSpan *spans, uint32_t count, const ChunkSpan *following,
@@ -270,7 +271,7 @@ cdef class FetchedRead:
             n = 0
             while n < following_count and following[n].blob_index == <uint32_t>index:
                 n += 1
-            fetch.bring_along(self.device.batch_size, following, n)
+            bring_neighbours(fetch.claims, self.device.batch_size, following, n)
         return 0
 
     cdef int get(self) except -1:
@@ -283,7 +284,7 @@ cdef class FetchedRead:
         cdef Fetch fetch
         cdef bint all_kept = True
         for fetch in self.fetches.values():
-            if not fetch.keep():
+            if not keep_fetched(fetch):
                 all_kept = False
         return all_kept
 
@@ -324,7 +325,7 @@ cdef class FetchedRead:
         if span.flags & SPAN_HOLE:
             return add_zeros(target, span.length)
         fetch = self.fetches[span.blob_index]
-        chunk = fetch.find(span.chunk_index)
+        chunk = fetch.claims.find(span.chunk_index)
         if chunk == NULL:
             return -EIO
         if (span.offset > chunk.place.uncompressed_size

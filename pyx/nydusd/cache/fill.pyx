@@ -12,6 +12,7 @@ cimport cython
 from nydusd.cache.cached_blob cimport CachedBlob
 from nydusd.cache.fetch cimport Fetch
 from nydusd.cache.heap cimport note_end
+from nydusd.cache.keep cimport keep_fetched
 from nydusd.cache.plan cimport Window, in_window, open_window, widen_window
 from nydusd.cache.span_reader cimport chunk_span
 from nydusd.rafs.blobmeta cimport ChunkPlace
@@ -20,9 +21,7 @@ from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 
 cdef uint64_t end(Fetch fetch) except? 0:
     """Give up what *fetch* holds; bytes that it asked of the backend."""
-    cdef uint64_t size
-    fetch.release()
-    size = fetch.drop()
+    cdef uint64_t size = fetch.drop()
     note_end(size)
     return size
 
@@ -42,7 +41,7 @@ cdef class Filling:
     def keep(self):
         """Decode them, write them to the cache file, and let go of them."""
         try:
-            self.fetch.keep()
+            keep_fetched(self.fetch)
         finally:
             end(self.fetch)
 
@@ -51,7 +50,7 @@ cdef Filling got(Fetch fetch, uint64_t batch_size):
     """What *fetch* has claimed, had from the backend."""
     cdef Filling filling = Filling()
     cdef uint32_t i
-    fetch.sort()
+    fetch.claims.sort()
     fetch.get(batch_size)
     for i in range(fetch.range_count):
         filling.size += fetch.ranges[i].size
@@ -105,7 +104,7 @@ def get_run(CachedBlob blob, uint32_t first, uint32_t last, uint64_t batch_size)
         blob.need_description()
         for index in range(first, last):
             if blob.meta.chunk(index, &place) == 0 and blob.check_place(&place) == 0:
-                fetch.take_along(index, &place, NULL)
+                fetch.claims.take_along(index, &place, NULL)
         return got(fetch, batch_size)
     except BaseException:
         end(fetch)
@@ -125,7 +124,7 @@ def get_spans(CachedBlob blob, list spans, uint64_t batch_size):
         for record in spans:
             chunk_span(record, &span)
             if blob.place(&span, &place) == 0:
-                fetch.take_along(span.chunk_index, &place, span.digest)
+                fetch.claims.take_along(span.chunk_index, &place, span.digest)
         return got(fetch, batch_size)
     except BaseException:
         end(fetch)
@@ -212,12 +211,12 @@ def fill_stored(CachedBlob blob, uint32_t first, uint64_t offset, bytearray stor
                     needed_from = min(place.compressed_offset, limit)
                     break
                 if place.compressed_offset >= offset:
-                    fetch.take_along(index, &place, NULL)
+                    fetch.claims.take_along(index, &place, NULL)
             index += 1
-        fetch.sort()
-        if fetch.count > 0:
+        fetch.claims.sort()
+        if fetch.claims.count > 0:
             fetch.take_stored(offset, stored)
-            fetch.keep()
+            keep_fetched(fetch)
     finally:
         end(fetch)
     return index, max(needed_from, offset)

@@ -23,6 +23,12 @@ cdef struct Chunk:
     uint8_t *plain          # until the fetch ends; room for its bytes
     uint32_t run            # chunks of one run lie in `plain` as in the cache file; 0 = none
 
+# Whether *chunk* was had, is no worse than it should be, and not kept yet
+cdef bint is_in_hand(const Chunk *chunk) noexcept nogil
+# Whether nothing but padding can lie, in the plain blob, between *last* and the *chunk* after it:
+# what might be another chunk is not. *aligned*: all chunks of the blob begin on pages.
+cdef bint adjoins(const Chunk *last, const Chunk *chunk, bint aligned) noexcept nogil
+
 # A run of stored bytes, and the chunks [first, first + count) of the sorted array in it.
 cdef struct Range:
     uint64_t offset

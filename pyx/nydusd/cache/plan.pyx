@@ -41,6 +41,10 @@ cdef uint64_t gap_limit(uint64_t batch_size) noexcept nogil:
     return batch_size >> GAP_SHIFT
 
 
+cdef uint64_t padded(uint64_t plain) noexcept nogil:
+    return (plain + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
+
+
 cdef bint same_unit(const ChunkPlace *a, const ChunkPlace *b) noexcept nogil:
     return ((a.flags & CHUNK_SHARES_UNIT) != 0
             and (a.flags & CHUNK_SHARES_UNIT) == (b.flags & CHUNK_SHARES_UNIT)
@@ -55,6 +59,19 @@ cdef uint32_t unit_end(const Chunk *chunks, uint32_t count, uint32_t start) noex
     return end
 
 
+cdef bint is_in_hand(const Chunk *chunk) noexcept nogil:
+    return (chunk.state & (CHUNK_WANTED | CHUNK_HAD | CHUNK_BAD | CHUNK_KEPT)
+            == CHUNK_WANTED | CHUNK_HAD)
+
+
+cdef bint adjoins(const Chunk *last, const Chunk *chunk, bint aligned) noexcept nogil:
+    cdef uint64_t end = last.place.uncompressed_offset + last.place.uncompressed_size
+    cdef uint64_t start = chunk.place.uncompressed_offset
+    if start == end:
+        return True
+    return start > end and start == padded(end) and (aligned or chunk.index == last.index + 1)
+
+
 cdef void open_window(Window *window, const ChunkPlace *place,
                       uint64_t batch_size) noexcept nogil:
     window.batch_size = batch_size
@@ -65,10 +82,6 @@ cdef void open_window(Window *window, const ChunkPlace *place,
     window.end = place.compressed_offset
     window.last.flags = 0
     widen_window(window, place)
-
-
-cdef uint64_t padded(uint64_t plain) noexcept nogil:
-    return (plain + PAGE_BYTES - 1) & ~<uint64_t>(PAGE_BYTES - 1)
 
 
 cdef void widen_window(Window *window, const ChunkPlace *place) noexcept nogil:

@@ -1,0 +1,1 @@
+"""Compiled callers only: see pyx/nydusd/cache/keep.pxd."""
