@@ -5,13 +5,14 @@ import pytest
 from nydusd.backend.oss import OssBackend
 from nydusd.base.errors import BackendError
 from nydusd.config.model import Connection, Mirror, ObjectStorage
+from tests.disclosure import MARK, secret
 from tests.servers import faults
 from tests.servers.loopback import LoopbackServer
 from tests.servers.oss import OssServer
 
 DATA = bytes(range(256)) * 100
 BLOB = "cb47b18f5a0d7ed7b17c220f1cce170136bc0d32df0d7f2f3b3767dd756f514b"
-KEY_ID, SECRET = "MARKER-KEY-ID", "MARKER-SECRET"
+KEY_ID, SECRET = secret("key-id"), secret("key")
 
 
 @pytest.fixture
@@ -63,9 +64,9 @@ def test_the_size_is_asked_for_with_a_signed_head(backend, server):
 
 def test_a_wrong_secret_is_told_in_the_service_s_words_and_not_shown(backend):
     with pytest.raises(BackendError, match=r"status 403 \(SignatureDoesNotMatch\)") as caught:
-        read(backend(access_key_secret="MARKER-WRONG"))
+        read(backend(access_key_secret=secret("wrong")))
 
-    assert "MARKER" not in str(caught.value)
+    assert MARK not in str(caught.value)
 
 
 def test_without_keys_requests_are_not_signed(backend, server):

@@ -7,6 +7,7 @@ from nydusd.backend import retry, token
 from nydusd.backend.registry import RegistryBackend
 from nydusd.base.errors import BackendError, ConfigError, FailureKind
 from nydusd.config.model import Connection, Registry
+from tests.disclosure import secret
 from tests.servers import scripted
 from tests.servers.registry import USER, ScriptedRegistry
 from tests.servers.scripted import ScriptedServer
@@ -97,7 +98,7 @@ def test_a_token_is_fetched_once_and_kept(registry_of, backend_of):
     assert asked.headers["authorization"] == f"Basic {USER}"
     assert [seen.headers.get("authorization") for seen in server.seen if seen != asked] == [
         None,
-        *["Bearer token-1"] * 3,
+        *["Bearer UNSPOKEN-token-1"] * 3,
     ]
 
 
@@ -122,8 +123,8 @@ def server_forgets(backend):
 
 def test_a_first_token_comes_from_the_configuration(registry_of, backend_of):
     server = registry_of(auth="bearer")
-    server.tokens.add("given")
-    backend = backend_of(server, registry_token="given")
+    server.tokens.add(secret("given"))
+    backend = backend_of(server, registry_token=secret("given"))
 
     assert read(backend) == BLOB[100:1100]
     assert not server.tokens_asked()
@@ -153,7 +154,7 @@ def test_a_token_is_replaced_when_it_has_expired_without_a_refusal(registry_of, 
     read(backend)
 
     headers = [seen.headers.get("authorization") for seen in server.seen if seen.path != "/token"]
-    assert headers == [None, "Bearer token-1", "Bearer token-2"]
+    assert headers == [None, "Bearer UNSPOKEN-token-1", "Bearer UNSPOKEN-token-2"]
 
 
 def test_a_token_is_renewed_in_the_background_before_it_expires(registry_of, backend_of):
@@ -171,7 +172,7 @@ def test_a_token_is_renewed_in_the_background_before_it_expires(registry_of, bac
     while authorizer._renewing:
         pass
 
-    assert authorizer._token.header == "Bearer token-2"
+    assert authorizer._token.header == "Bearer UNSPOKEN-token-2"
 
 
 def test_a_renewal_that_fails_disturbs_nobody(registry_of, backend_of):
@@ -389,14 +390,14 @@ def test_a_relative_redirect_stays_with_the_registry_and_its_login(registry_of, 
     target = "/v2/team/app/blobs/sha256:b2"
 
     def move(exchange):
-        if exchange.request.headers.get("authorization") != "Bearer token-1":
+        if exchange.request.headers.get("authorization") != "Bearer UNSPOKEN-token-1":
             return registry._registry(exchange)
         return scripted.redirect(target)(exchange)
 
     registry.script(BLOB_PATH, move)
 
     assert read(backend_of(registry)) == BLOB[::-1][100:1100]
-    assert registry.seen[-1].headers["authorization"] == "Bearer token-1"
+    assert registry.seen[-1].headers["authorization"] == "Bearer UNSPOKEN-token-1"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from nydusd.backend import token
 from nydusd.backend.registry import RegistryBackend
 from nydusd.config.model import Connection, Mirror, Proxy, Registry
+from tests.disclosure import secret
 from tests.servers import faults
 from tests.servers.forward_proxy import ForwardProxy
 from tests.servers.loopback import LoopbackServer
@@ -51,7 +52,8 @@ def test_the_login_is_the_registry_s_and_the_data_the_mirror_s(stack, mirror):
         assert read(backend) == DATA[100:1100]
 
     assert server.count("/v2/") == 1  # the challenge
-    assert [each.headers.get("authorization") for each in mirror.requests] == ["Bearer token-1"] * 3
+    sent = [each.headers.get("authorization") for each in mirror.requests]
+    assert sent == ["Bearer UNSPOKEN-token-1"] * 3
 
 
 def test_a_mirror_that_passes_authentication_through_sees_the_first_request(stack, mirror):
@@ -93,16 +95,15 @@ def test_a_token_that_has_expired_everywhere_is_replaced_within_the_read(
     mirror.script(lambda exchange: exchange.answer(401), times=1)
 
     assert read(backend) == DATA[100:1100]
-    assert mirror.requests[-1].headers["authorization"] == "Bearer token-2"
+    assert mirror.requests[-1].headers["authorization"] == "Bearer UNSPOKEN-token-2"
 
 
 def test_where_a_mirror_redirects_to_is_asked_without_credentials_and_mirrors(stack, mirror):
     server = registry_of(stack)
     store = stack.enter_context(LoopbackServer({"/store/b1": DATA}))
     mirror.script(lambda exchange: faults.redirect(exchange, f"{store.url}/store/b1"))
-    backend = backend_of(
-        stack, server, mirrors=(Mirror(mirror.url, headers=(("X-Mirror-Secret", "hidden"),)),)
-    )
+    headers = (("X-Mirror-Secret", secret("mirror")),)
+    backend = backend_of(stack, server, mirrors=(Mirror(mirror.url, headers=headers),))
     for _ in range(2):
         assert read(backend) == DATA[100:1100]
 

@@ -7,6 +7,7 @@ import pytest
 from nydusd.backend.s3 import DEFAULT_ENDPOINT, S3Backend
 from nydusd.base.errors import BackendError
 from nydusd.config.model import Connection, Mirror, ObjectStorage
+from tests.disclosure import MARK, secret
 from tests.servers.loopback import LoopbackServer
 from tests.servers.s3 import REGION, S3Server
 
@@ -65,14 +66,14 @@ def test_the_size_is_asked_for_with_a_signed_head(backend):
 
 def test_a_wrong_secret_is_told_in_the_service_s_words_and_not_shown(backend):
     with pytest.raises(BackendError, match=r"status 403 \(SignatureDoesNotMatch\)") as caught:
-        read(backend(access_key_secret="MARKER-WRONG"))
+        read(backend(access_key_secret=secret("wrong")))
 
-    assert "MARKER" not in str(caught.value)
+    assert MARK not in str(caught.value)
 
 
 def test_a_key_that_nobody_has_is_told(backend):
     with pytest.raises(BackendError, match=r"status 403 \(InvalidAccessKeyId\)"):
-        read(backend(access_key_id="MARKER"))
+        read(backend(access_key_id=secret("nobody")))
 
 
 def test_a_blob_that_is_not_there_is_told(backend):

@@ -67,7 +67,7 @@ def test_the_methods_of_a_named_tuple_are_there():
 
 def test_it_is_shown_with_its_fields_or_as_the_class_wishes():
     assert repr(Point(1)) == "Point(x=1, y=2, label='')"
-    assert repr(Shown("geheim")) == "Shown()"
+    assert repr(Shown("UNSPOKEN")) == "Shown()"
 
 
 def test_it_is_copied_pickled_and_matched():

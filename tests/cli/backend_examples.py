@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.disclosure import login, secret
 from tests.servers import faults
 from tests.servers.certificates import Authority
 from tests.servers.loopback import LoopbackServer
@@ -82,7 +83,7 @@ type = "http-proxy"
 addr = "https://tls.example/blobs"
 """,
     ),
-    Example("A wrong password", REGISTRY.replace("AUTH", "dXNlcjp3cm9uZw==")),
+    Example("A wrong password", REGISTRY.replace("AUTH", login("user", "wrong"))),
     Example(
         "A wrong key",
         """[backend]
@@ -91,8 +92,8 @@ type = "oss"
 scheme = "http"
 endpoint = "oss.example"
 bucket_name = "images"
-access_key_id = "someone"
-access_key_secret = "wrong"
+access_key_id = "UNSPOKEN-someone"
+access_key_secret = "UNSPOKEN-wrong"
 """,
     ),
     Example(
@@ -159,7 +160,7 @@ class World:
         mirror = enter(LoopbackServer({path: DATA, joined: DATA, "/ping": b"pong"}))
         authority = Authority(self.folder / "authority")
         tls = enter(LoopbackServer(tls=authority.context("localhost")))
-        oss = enter(OssServer("images", "someone", "right"))
+        oss = enter(OssServer("images", secret("someone"), secret("right")))
         empty = enter(LoopbackServer())
         plain = enter(LoopbackServer({f"/wrong/{BLOB}": DATA}))
         plain.script(faults.whole_object)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.backend_examples import World, section
+from tests.disclosure import MARK
 from tests.servers.loopback import LoopbackServer
 
 ROOT = Path(__file__).parents[2]
@@ -105,14 +106,14 @@ def test_a_clock_that_is_wrong_is_told(tmp_path):
 
 def test_no_secret_is_printed(tmp_path):
     with LoopbackServer() as server:
-        address = server.url.replace("://", "://user:MARKER@")
-        section = {"addr": address, "mirrors": [{"host": address, "headers": {"X-Key": "MARKER"}}]}
+        address = server.url.replace("://", f"://user:{MARK}@")
+        section = {"addr": address, "mirrors": [{"host": address, "headers": {"X-Key": MARK}}]}
         file = config(tmp_path, "http-proxy", section)
-        lines, code = check(*("-C", file, "--blob-id", "b"), env={"NYDUS_HEADER_X-Other": "MARKER"})
+        lines, code = check(*("-C", file, "--blob-id", "b"), env={"NYDUS_HEADER_X-Other": MARK})
 
-    assert server.requests[0].headers["x-other"] == "MARKER"
+    assert server.requests[0].headers["x-other"] == MARK
     assert code == 1
-    assert "MARKER" not in "\n".join(lines)
+    assert MARK not in "\n".join(lines)
 
 
 @pytest.mark.parametrize("words", [["--blob-id", "b"], ["--check-config", "--check-backend"]])

@@ -12,7 +12,7 @@ def test_the_line_has_the_shape_of_the_2_2_page():
 
 
 def test_the_line_is_one_line_without_passwords():
-    connection = Connection(proxy=Proxy(url='http://u:geheim@h/"\n', fallback=False), timeout=0)
+    connection = Connection(proxy=Proxy(url='http://u:UNSPOKEN@h/"\n', fallback=False), timeout=0)
 
     line = backend_config_line(connection)
 

@@ -23,11 +23,11 @@ def test_what_came_is_told_in_a_few_words(value, text):
     assert shown(value) == text
 
 
-@pytest.mark.parametrize("value", ["geheim", 12345, ["geheim"], {"geheim": 1}, 1.5])
+@pytest.mark.parametrize("value", ["UNSPOKEN", 12345, ["UNSPOKEN"], {"UNSPOKEN": 1}, 1.5])
 def test_a_secret_is_told_by_its_kind_only(value):
     text = shown(value, secret=True)
 
-    assert "geheim" not in text
+    assert "UNSPOKEN" not in text
     assert not any(each.isdigit() for each in text)
 
 

@@ -8,28 +8,30 @@ from nydusd.config.model import mask_url, without_secrets
 CONFIG = model.Config(
     backend=model.Backend(
         "registry",
-        oss=model.ObjectStorage("e", "b", access_key_id="GEHEIM1", access_key_secret="GEHEIM2"),
+        oss=model.ObjectStorage("e", "b", access_key_id="UNSPOKEN1", access_key_secret="UNSPOKEN2"),
         registry=model.Registry(
             "h",
             "r",
-            auth="GEHEIM3",
-            registry_token="GEHEIM4",
+            auth="UNSPOKEN3",
+            registry_token="UNSPOKEN4",
             connection=model.Connection(
-                proxy=model.Proxy(url="http://user:GEHEIM5@proxy:1"),
+                proxy=model.Proxy(url="http://user:UNSPOKEN5@proxy:1"),
                 mirrors=(
-                    model.Mirror("http://GEHEIM6@mirror", headers=(("Authorization", "GEHEIM7"),)),
+                    model.Mirror(
+                        "http://UNSPOKEN6@mirror", headers=(("Authorization", "UNSPOKEN7"),)
+                    ),
                 ),
-                headers=(("X-Token", "GEHEIM8"),),
+                headers=(("X-Token", "UNSPOKEN8"),),
             ),
         ),
     ),
-    external_backends=(model.ExternalBackend("x", config=(("key", "GEHEIM9"),)),),
-    cache=model.Cache("filecache", filecache=model.FileCache(encryption_key="GEHEIM10")),
+    external_backends=(model.ExternalBackend("x", config=(("key", "UNSPOKEN9"),)),),
+    cache=model.Cache("filecache", filecache=model.FileCache(encryption_key="UNSPOKEN10")),
 )
 
 
 def test_a_repr_shows_no_secret():
-    assert "GEHEIM" not in repr(CONFIG)
+    assert "UNSPOKEN" not in repr(CONFIG)
     assert "http://user:***@proxy:1" in repr(CONFIG)
 
 
@@ -37,7 +39,7 @@ def test_without_secrets_nothing_secret_is_left_and_the_rest_is():
     bare = without_secrets(CONFIG)
     everything = repr([bare.backend._asdict(), *bare.backend.registry.connection])
 
-    assert "GEHEIM" not in everything
+    assert "UNSPOKEN" not in everything
     assert bare.backend.registry.auth is bare.backend.registry.registry_token is None
     assert bare.backend.oss.access_key_id == bare.backend.oss.access_key_secret == ""
     assert bare.cache.filecache.encryption_key == ""

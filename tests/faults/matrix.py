@@ -28,6 +28,7 @@ from nydusd.base.errors import NydusError
 from nydusd.cache.pool import BlobPool
 from nydusd.cache.span_reader import read_spans
 from nydusd.config import model
+from tests.disclosure import secret
 from tests.faults.images import FaultImage, spans_of
 from tests.servers import faults
 from tests.servers.loopback import LoopbackServer, Play
@@ -36,7 +37,7 @@ TIMEOUT_S = 1  # of one request; the smallest that a configuration can say
 RETRIES = 1
 # Two tries of two sources, pauses between them, and what a busy machine adds.
 DEADLINE_S = 20.0
-MARKERS = ("MARKER-PASSWORD", "MARKER-HEADER", "MARKER-MIRROR")
+MARKERS = (secret("url"), secret("header"), secret("mirror"))
 
 SERVED = "served"
 EIO = "EIO"

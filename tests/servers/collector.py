@@ -11,6 +11,8 @@ from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.disclosure import search
+
 WAIT_S = 20
 
 
@@ -91,6 +93,8 @@ class Collector:
         with self._changed:
             self.headers.append(headers)
             self.raw.append(body)
+        search.look("spans", body)
+        with self._changed:
             self.spans += found
             self._changed.notify_all()
 

@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import parse_qs, urlencode
 
+from tests.disclosure import login, secret
 from tests.servers.certificates import Authority
 from tests.servers.nginx import free_port, listens
 from tests.servers.scripted import ScriptedServer
@@ -24,10 +25,10 @@ from tests.servers.scripted import ScriptedServer
 START_TIMEOUT_S = 30
 PROGRAM = shutil.which("docker-registry", path="/usr/bin:/usr/local/bin")
 USER = "user"
-PASSWORD = "correct horse"
-AUTH = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-# htpasswd -nbB -C 4 user "correct horse"
-HTPASSWD = "user:$2y$04$rJ6phblsoZPg64y8FRBq4uxqyltiNDhdnJMW/MZrfHvtggOW6tdsG"
+PASSWORD = secret("password")
+AUTH = login(USER, "password")
+# htpasswd -nbB -C 4 user UNSPOKEN-password
+HTPASSWD = "user:$2y$04$rJ6phblsoZPg64y8FRBq4ufDK9L80xAjsINN0VZjZvT8qf2/UESoq"
 SERVICE, ISSUER = "test registry", "test issuer"
 
 
@@ -78,7 +79,7 @@ class TokenServer(ScriptedServer):
             "iat": now,
             "nbf": now - 10,
             "exp": now + self.life,
-            "jti": str(self.asked),
+            "jti": secret(str(self.asked)),
             "access": [{"type": kind, "name": name, "actions": actions.split(",")}],
         }
         text = f"{encoded(self._header)}.{encoded(claims)}"
@@ -143,7 +144,7 @@ class Distribution:
                 "filesystem": {"rootdirectory": str(folder / "data")},
                 "maintenance": {"uploadpurging": {"enabled": False}},
             },
-            "http": {"addr": f"127.0.0.1:{self.port}", "secret": "test"},
+            "http": {"addr": f"127.0.0.1:{self.port}", "secret": secret("http")},
             **({"auth": auth} if auth else {}),
         }
         (folder / "config.yml").write_text(json.dumps(config))  # JSON is YAML

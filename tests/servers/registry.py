@@ -5,13 +5,13 @@
 nothing of JWT: that is tested with a real registry.
 """
 
-import base64
 import json
 from urllib.parse import parse_qs
 
+from tests.disclosure import MARK, login
 from tests.servers.scripted import ScriptedServer, serve
 
-USER = base64.b64encode(b"user:correct horse").decode()
+USER = login("user", "password")
 REPO = "team/app"
 
 
@@ -67,7 +67,7 @@ class ScriptedRegistry(ScriptedServer):
         assert fields["client_id"]
         assert fields["scope"] == [f"repository:{REPO}:pull"]
         self.token_number += 1
-        token = f"token-{self.token_number}"
+        token = f"{MARK}-token-{self.token_number}"
         self.tokens.add(token)
         body = json.dumps({"token": token, "expires_in": self.life}).encode()
         exchange.answer(200, body=body)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import boto3
 from botocore.config import Config
 
+from tests.disclosure import search
+
 REGION = "us-east-1"
 POLICY = """{"Version": "2012-10-17", "Statement": [
   {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}"""
@@ -81,6 +83,8 @@ class S3Server:
         iam.put_user_policy(UserName="reader", PolicyName="all", PolicyDocument=POLICY)
         key = iam.create_access_key(UserName="reader")["AccessKey"]
         self.keys = Keys(key["AccessKeyId"], key["SecretAccessKey"])
+        for each in self.keys:
+            search.learn(each)
         self.client("s3", anyone).create_bucket(Bucket=self.bucket)
 
 

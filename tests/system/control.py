@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.disclosure import search
 from tests.system.daemon import v1_config
 from tests.system.images import Image
 
@@ -75,9 +76,11 @@ def ask(path: Path, method: str, target: str, body: Any = None, **query: str) ->
     try:
         connection.request(method, target, body)
         reply = connection.getresponse()
-        return Reply(reply.status, dict(reply.headers), reply.read())
+        answer = Reply(reply.status, dict(reply.headers), reply.read())
     finally:
         connection.close()
+    search.look(f"reply to {method} {target}", repr(answer.headers).encode() + answer.body)
+    return answer
 
 
 def wait_for(path: Path, present: bool = True) -> None:

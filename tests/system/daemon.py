@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.disclosure import search
+
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20
 POLL_S = 0.0005
@@ -176,6 +178,7 @@ class Daemon:
         """Take what the process has written so far."""
         self.log.seek(0)
         self.output = self.log.read()
+        search.look(f"daemon {self.argv}", self.output)
 
     @property
     def text(self) -> str:

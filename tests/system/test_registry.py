@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disclosure import login
 from tests.servers import scripted
 from tests.servers.distribution import AUTH, PASSWORD, PROGRAM, Distribution, TokenServer
 from tests.servers.registry import ScriptedRegistry
@@ -26,7 +27,7 @@ pytestmark = [
     ),
 ]
 REPO = "team/app"
-WRONG = "dXNlcjp3cm9uZw=="  # base64 of user:wrong
+WRONG = login("user", "wrong")
 
 
 def push(registry, image):

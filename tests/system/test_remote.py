@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disclosure import MARK, secret
 from tests.servers import faults
 from tests.servers.certificates import Authority
 from tests.servers.forward_proxy import ForwardProxy
@@ -96,21 +97,21 @@ def test_an_image_reads_back_from_s3(serve, now):
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_reads_back_from_oss(serve, now, name):
     image = Image(GOLDEN / name)
-    with OssServer("bkt", "MARKER-ID", "MARKER-SECRET") as server:
+    with OssServer("bkt", secret("key-id"), secret("key")) as server:
         server.objects = {f"/{blob.name}": blob.read_bytes() for blob in image.blobs.iterdir()}
         config = {
             "scheme": "http",
             "endpoint": f"localhost:{server.port}",
             "bucket_name": "bkt",
-            "access_key_id": "MARKER-ID",
-            "access_key_secret": "MARKER-SECRET",
+            "access_key_id": secret("key-id"),
+            "access_key_secret": secret("key"),
         }
         with serve(
             image, backend={"type": "oss", "config": config}, options=("-l", "trace")
         ) as daemon:
             assert not differences(daemon.mountpoint, image.manifest, now)
         assert daemon.wait() == 0, daemon.text
-        assert "MARKER" not in daemon.text
+        assert MARK not in daemon.text
 
 
 @needs_nginx

@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from tests.disclosure import MARK, login, secret
 from tests.servers import faults
 from tests.servers.collector import Collector
 from tests.servers.loopback import LoopbackServer
@@ -17,7 +18,7 @@ from tests.system.images import GOLDEN, Image
 
 V6 = Image(GOLDEN / "v6-zstd")
 REPO = "team/app"
-SECRET = "dXNlcjpzZWNyZXQtb2YtdGVzdHM="
+SECRET = login("user", "traced")
 OTEL = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -153,14 +154,14 @@ def test_a_read_that_fails_says_so(traced):
 def test_no_secret_and_no_query_leaves(traced):
     collector, server, make = traced
     server.objects = {"/moved": V6.blob.read_bytes()}
-    location = f"{server.url}/moved?Signature=MARKER-SIGNATURE&x=1"
+    location = f"{server.url}/moved?Signature={secret('signature')}&x=1"
     server.script(partial(faults.redirect, location=location), "GET", "/v2/")
     with make() as daemon:
         read_all(daemon.mountpoint)
         collector.wait_for(lambda spans: any("/moved" in str(each.attributes) for each in spans))
     everything = b"".join(collector.raw)
-    for secret in (SECRET.encode(), b"MARKER-SIGNATURE", b"Signature", b"secret-of-tests"):
-        assert secret not in everything
+    for hidden in (SECRET.encode(), MARK.encode(), b"Signature"):
+        assert hidden not in everything
 
 
 @pytest.mark.root
