@@ -147,6 +147,7 @@ class Host:
         self.start_snapshotter()
         self._run("containerd", ["containerd", "-c", str(self.folder / "containerd.toml")])
         self._await(lambda: self.ctr("version", check=False).returncode == 0, "containerd")
+        self._await_connection()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -181,9 +182,20 @@ class Host:
         program = str(BUILT / "containerd-nydus-grpc")
         self._run("snapshotter", [program, "--config", str(self.folder / "snapshotter.toml")])
         self._await(lambda: listens(self.folder / "n.sock"), "snapshotter")
-        if "containerd" in self.processes:  # it notices with its next call, which fails
-            listing = ("snapshot", "--snapshotter", "nydus", "ls")
-            self._await(lambda: self.ctr(*listing, check=False).returncode == 0, "connected")
+        if "containerd" in self.processes:
+            self._await_connection()
+
+    def _await_connection(self) -> None:
+        """Wait until containerd's calls reach the snapshotter.
+
+        After an attempt that was refused its client rests for a second or more and fails all
+        calls at once. Only a call that is passed on shows the end of that: containerd answers
+        from its own database whatever it can, a list without entries as well.
+        """
+        snapshot = ("snapshot", "--snapshotter", "nydus")
+        prepare = (*snapshot, "prepare", "connected")
+        self._await(lambda: self.ctr(*prepare, check=False).returncode == 0, "connected")
+        self.ctr(*snapshot, "rm", "connected")
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """End one of the host's services."""
