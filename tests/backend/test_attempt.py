@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from nydusd.backend.attempt import Attempt
-from nydusd.backend.endpoints import HEDGE_BURST, Endpoints
+from nydusd.backend.endpoints import HEDGE_BURST, HEDGE_SHARE, Endpoints
 from nydusd.backend.request import Request
 from nydusd.backend.transfer import Transfer
 from nydusd.base.errors import BackendError, FailureKind
@@ -269,6 +269,17 @@ def test_extra_requests_are_bounded_when_every_source_is_slow(hedged, servers):
         assert hedged()[1] == DATA[100:1100]
 
     assert sum(counts(servers)) - before <= 40 + 40 * 0.05 + HEDGE_BURST
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["both healthy", "one slow"])
+def test_hedging_two_mirrors_sends_at_most_a_tenth_more_requests(hedged, servers, slow):
+    if slow:
+        servers[1].script(partial(faults.delay, seconds=0.3))
+    for _ in range(200):
+        assert hedged()[1] == DATA[100:1100]
+
+    # One of twenty, and a burst of ten at first (docs/operations/backends.md).
+    assert 200 <= sum(counts(servers)) <= 200 + 200 * HEDGE_SHARE + HEDGE_BURST <= 220
 
 
 def test_the_loser_s_bytes_never_reach_the_reader(hedged, servers):

@@ -145,6 +145,26 @@ def test_a_mirror_serves_what_its_dead_origin_cannot(serve, now, tmp_path):
     assert not origin.requests
 
 
+@pytest.mark.parametrize("name", ["v5-zstd", "v6-zstd"])
+def test_a_mirror_that_lies_is_distrusted_and_nothing_of_it_is_kept(serve, now, name):
+    image = Image(GOLDEN / name)
+    origin, liar, sound = (LoopbackServer(objects(image)) for _ in range(3))
+    with origin, liar, sound:
+        liar.script(faults.corrupt_body)
+        mirrors = [{"host": each.url, "auth_through": True} for each in (liar, sound)]
+        backend = registry(origin.netloc, mirrors=mirrors, hedged_reads=False)
+        with serve(image, backend=backend, validate=True, amplify=0) as daemon:
+            assert not differences(daemon.mountpoint, image.manifest, now)
+        assert daemon.wait() == 0, daemon.text
+        # Those that were under way before the first wrong chunk was noticed, and no more.
+        assert 1 <= len(liar.requests) <= 4 < len(sound.requests)
+        assert not origin.requests
+
+    with serve(image, backend=backend, validate=False) as daemon:  # what the files say is believed
+        assert not differences(daemon.mountpoint, image.manifest, now)
+    assert daemon.wait() == 0, daemon.text
+
+
 def test_a_second_daemon_is_served_by_the_p2p_proxy(serve, now, tmp_path):
     image = Image(GOLDEN / "v6-zstd")
     with LoopbackServer(objects(image)) as origin, ForwardProxy() as proxy:
