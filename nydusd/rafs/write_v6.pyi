@@ -3,10 +3,6 @@ from nydusd.rafs.write_chunks import ChunkTable
 from nydusd.rafs.write_tree import TreeNode
 from nydusd.rafs.writing import ImageSettings
 
-XATTR_PREFIXES: tuple[tuple[bytes, int], ...]
-
-def shown(node: TreeNode) -> str: ...
-def xattr_prefix(name: bytes) -> tuple[bytes, int]: ...
 def check_blobs(blobs: list[BlobInfo]) -> None: ...
 def write_v6(
     root: TreeNode,

@@ -1,5 +1,10 @@
-# The tree that the writers turn into a bootstrap.
+# The tree that the writers turn into a bootstrap, and the arithmetic both of them do.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef inline uint64_t align(uint64_t value, uint64_t unit) noexcept nogil:
+    """*value* rounded up to a multiple of *unit*."""
+    return (value + unit - 1) // unit * unit
+
 
 cdef class TreeNode:
     cdef public bytes name          # without slashes; the root's is b"/"
@@ -28,7 +33,7 @@ cdef class TreeNode:
     cdef public uint64_t first_reference
     cdef public uint32_t chunk_count
     cdef public bytes digest        # v5: 32 bytes
-    # set by write_v6
+    # set by layout_v6
     cdef uint64_t offset            # of the inode, in the metadata area as if it began at 0
     cdef uint64_t data_offset       # of its full blocks, likewise
     cdef uint64_t data_size         # bytes of directory entries or of the target

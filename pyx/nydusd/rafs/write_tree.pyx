@@ -5,11 +5,9 @@ a path to read its data from. Not for several threads at a time.
 """
 
 cimport cython
+from posix.stat cimport S_IFDIR, S_IFMT, S_IFREG
 
 cdef enum:
-    S_IFMT = 0o170000
-    S_IFDIR = 0o040000
-    S_IFREG = 0o100000
     INODES_MAX = 0x1fffffff     # v5 stores inode offsets in 29 bits of 8 bytes; far above both
 
 

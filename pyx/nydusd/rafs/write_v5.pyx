@@ -6,6 +6,7 @@ revision by revision. Not for several threads at a time.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+from posix.stat cimport S_IFLNK, S_IFMT, S_IFREG
 
 from nydusd.rafs.ondisk_v5 cimport (
     V5_ALIGNMENT,
@@ -22,24 +23,17 @@ from nydusd.rafs.ondisk_v5 cimport (
     SuperblockV5,
 )
 from nydusd.rafs.write_chunks cimport ChunkTable
-from nydusd.rafs.write_tree cimport TreeNode
+from nydusd.rafs.write_tree cimport TreeNode, align
 
 from nydusd.base.errors import BuildError
 
 cdef enum:
-    S_IFMT = 0o170000
-    S_IFREG = 0o100000
-    S_IFLNK = 0o120000
     DIRECTORY_ENTRY = 8     # bytes a name counts in a directory's size, beside its own
     BLOCK = 512             # of `blocks`
     OFFSET_SHIFT = 3        # inode offsets are stored in units of 8 bytes
     DIGEST_SIZE = 32
 
 cdef uint64_t OFFSET_END = 1 << 32      # inode offsets have 29 bits, in units of 8
-
-
-cdef inline uint64_t align(uint64_t value, uint64_t unit) noexcept nogil:
-    return (value + unit - 1) // unit * unit
 
 
 cdef uint64_t xattr_bytes(TreeNode node) except? 0xffffffffffffffff:

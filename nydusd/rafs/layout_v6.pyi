@@ -1,0 +1,3 @@
+XATTR_PREFIXES: tuple[tuple[bytes, int], ...]
+
+def xattr_prefix(name: bytes) -> tuple[bytes, int]: ...
