@@ -21,7 +21,7 @@ from nydusd.cache.sidecars import chunk_digests, cipher_of, fetch_blob_meta, kep
 from nydusd.cache.tar_blob import open_tar
 from nydusd.cache.uses import Uses
 from nydusd.codec.pages import PageCipher
-from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
+from nydusd.config.model import FILE_CACHE_TYPES, LOCAL_BACKENDS, NO_CACHE_TYPES
 from nydusd.rafs.blobs import BlobFeature, BlobInfo, is_gzip_members, refuse_unsupported
 from nydusd.rafs.chunk_records import digests_of_blob
 
@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nydusd.backend.interface import BlobBackend, BlobReader
+    from nydusd.cache.ahead import ReadAhead
     from nydusd.cache.room import CacheRoom
     from nydusd.config.model import Backend, Cache, FileCache
     from nydusd.rafs.blobmeta import BlobMeta
     from nydusd.rafs.bootstrap import Bootstrap
 
 logger = logging.getLogger("nydusd")
+
+AHEAD_BATCH_MAX = 4 << 20  # a round trip is little beside longer requests, their memory is not
 
 
 def kernel_cache_policy(cache: Cache) -> CachePolicy:
@@ -115,7 +118,17 @@ class BlobPool:
         is not there, `CacheError` for a cache file of another blob.
         """
         refuse_unsupported(bootstrap.blobs)
-        return self._open(bootstrap.blobs, bootstrap, backend, cache_policy(cache), batch_size)
+        policy = cache_policy(cache)
+        ahead = None
+        if (
+            0 < batch_size <= AHEAD_BATCH_MAX
+            and policy.folder
+            and backend.type not in LOCAL_BACKENDS
+        ):
+            from nydusd.cache.ahead import ReadAhead  # there is no round trip to save else
+
+            ahead = ReadAhead(batch_size)
+        return self._open(bootstrap.blobs, bootstrap, backend, policy, batch_size, ahead)
 
     def open_blob(
         self, bootstrap: Bootstrap, blob_index: int, backend: Backend, cache: Cache, batch_size: int
@@ -135,6 +148,7 @@ class BlobPool:
         backend: Backend,
         policy: CachePolicy,
         batch_size: int,
+        ahead: ReadAhead | None = None,
     ) -> Device:
         """A device for the blobs *infos* of *bootstrap*."""
         held: list[Any] = []
@@ -157,7 +171,14 @@ class BlobPool:
         except BaseException:
             self._give_back(held)
             raise
-        return Device(blobs, batch_size, lambda: self._give_back(held))
+        if ahead is None:
+            return Device(blobs, batch_size, lambda: self._give_back(held))
+
+        def release() -> None:
+            ahead.close()
+            self._give_back(held)
+
+        return Device(blobs, batch_size, release, ahead.note)
 
     def _take_room(self, folder: Path, limit: int, held: list[Any]) -> None:
         from nydusd.cache.room import CacheRoom  # few directories have a limit

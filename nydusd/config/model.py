@@ -15,6 +15,7 @@ from nydusd.base.record import NamedTuple
 
 DEFAULT_BATCH_SIZE = 1 << 20
 MASK: Final = "***"
+LOCAL_BACKENDS: Final = ("localfs", "localdisk")  # of which reading costs no round trip
 FILE_CACHE_TYPES: Final = ("blobcache", "filecache")  # two names of one thing
 NO_CACHE_TYPES: Final = ("", "dummycache")
 

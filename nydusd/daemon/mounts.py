@@ -20,7 +20,7 @@ from nydusd.base.tracing import read_trace
 from nydusd.cache.device import Device
 from nydusd.cache.inlined import find_bootstrap
 from nydusd.cache.pool import BlobPool, cache_policy
-from nydusd.config.model import Config
+from nydusd.config.model import LOCAL_BACKENDS, Config
 from nydusd.daemon.errors import AlreadyMounted, NotMounted, WrongMountKind
 from nydusd.daemon.host_mount import HostParts, open_host_directory
 from nydusd.daemon.image_rules import image_problems
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["Mount", "MountKind", "MountRequest", "Mounts"]
 
 logger = logging.getLogger("nydusd")
-
-LOCAL_BACKENDS = ("localfs", "localdisk")
 
 LOGGED_KINDS = {MountKind.RAFS: "Rafs", MountKind.PASSTHROUGH: "PassthroughFs"}
 

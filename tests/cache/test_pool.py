@@ -1,3 +1,5 @@
+import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -6,7 +8,7 @@ from nydusd.base.errors import BackendError, ConfigError, UnsupportedError
 from nydusd.cache.pool import BlobPool, cache_policy, open_device
 from nydusd.cache.span_reader import read_spans
 from nydusd.config.model import Backend, Cache, FileCache, LocalFs
-from nydusd.rafs.blobs import BlobFeature
+from nydusd.rafs.blobs import BlobFeature, Compressor
 from tests.cache.made import MadeBackend, MadeBlob
 
 BACKEND = Backend("localfs", localfs=LocalFs(dir="/made"))
@@ -61,6 +63,21 @@ def test_another_directory_is_another_blob_and_another_backend_too(tmp_path, blo
     for device in devices:
         assert read_spans(device, blob.spans()) == blob.content
         device.close()
+
+
+@pytest.mark.parametrize(("kind", "ahead"), [("localfs", 0), ("localdisk", 0), ("registry", 1)])
+def test_only_what_is_far_away_is_read_ahead(tmp_path, kind, ahead):
+    blob = MadeBlob([bytes([index]) * 70000 for index in range(12)], compressor=Compressor.NONE)
+    backend = MadeBackend(blob)
+    pool = BlobPool(lambda _: backend)
+    device = pool.open_device(image(blob), Backend(kind), file_cache(tmp_path), 128 << 10)
+    for span in blob.spans()[:5]:
+        read_spans(device, [span])
+    deadline = time.monotonic() + 20
+    while ahead and not backend.background and time.monotonic() < deadline:
+        os.sched_yield()
+    device.close()
+    assert backend.background == ahead
 
 
 def test_a_failed_open_gives_back_what_it_had(tmp_path, blob, backend):

@@ -10,6 +10,7 @@ cdef class Device:
     cdef void **table                   # owned; borrowed CachedBlob of `blobs`, or NULL
     cdef uint32_t count
     cdef object release                 # called once by close()
+    cdef object on_fetch                # called before a read asks a backend, or None
     cdef object errors                  # ErrorLog of its fetches
 
     # READ_DONE, READ_MISSING, READ_CLAIMED or -errno; never blocks on a backend, never the GIL

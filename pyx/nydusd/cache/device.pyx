@@ -20,7 +20,7 @@ from nydusd.cache.fetch cimport Fetch
 from nydusd.cache.heap cimport note_end
 from nydusd.cache.keep cimport keep_fetched
 from nydusd.cache.neighbours cimport bring_neighbours
-from nydusd.cache.plan cimport CHUNK_PLAIN, Chunk
+from nydusd.cache.plan cimport CHUNK_NEEDED, CHUNK_PLAIN, CHUNK_WANTED, Chunk
 from nydusd.cache.target cimport (
     READ_AGAIN, READ_ANSWERED, READ_CLAIMED, READ_DONE, READ_MISSING, Mark, ReadTarget, add_segment,
     add_zeros, mark, undo,
@@ -44,15 +44,18 @@ def waiting_readers():
 cdef class Device:
     """The *blobs* of one image by blob index, None for a blob without chunks.
 
-    *release* is called once, when the device is closed.
+    *release* is called once, when the device is closed. *on_fetch* is told what a read gets of a
+    blob with a CI array before it asks the backend: blob, first chunk that it needs, the chunk
+    after the last one that comes along. It must not wait.
     """
 
-    def __cinit__(self, blobs, uint64_t batch_size, release=None):
+    def __cinit__(self, blobs, uint64_t batch_size, release=None, on_fetch=None):
         cdef uint32_t i
         cdef CachedBlob blob
         self.blobs = tuple(blobs)
         self.batch_size = batch_size
         self.release = release
+        self.on_fetch = on_fetch
         self.errors = ErrorLog()
         self.count = len(self.blobs)
         self.table = <void **>calloc(self.count or 1, sizeof(void *))
@@ -159,6 +162,7 @@ cdef class Device:
         cdef uint32_t i
         for i in range(self.count):
             self.table[i] = NULL
+        self.on_fetch = None
         release, self.release = self.release, None
         if release is not None:
             release()
@@ -197,6 +201,8 @@ cdef class FetchedRead:
             if not self.claim(target.impatient):
                 return READ_AGAIN
             self.bring_along(spans, count, following, following_count)
+            if self.device.on_fetch is not None:
+                self.tell_fetch(self.device.on_fetch)
             self.get()
             if self.wanted() == self.missing():
                 return self.answer_and_keep(spans, count, target)
@@ -272,6 +278,26 @@ cdef class FetchedRead:
             while n < following_count and following[n].blob_index == <uint32_t>index:
                 n += 1
             bring_neighbours(fetch.claims, self.device.batch_size, following, n)
+        return 0
+
+    cdef int tell_fetch(self, on_fetch) except -1:
+        """Tell *on_fetch* what is asked of each blob now."""
+        cdef Fetch fetch
+        cdef const Chunk *chunk
+        cdef const Chunk *first
+        cdef uint32_t after
+        cdef uint32_t i
+        for fetch in self.fetches.values():
+            first = NULL
+            after = 0
+            for i in range(fetch.claims.count):
+                chunk = &fetch.claims.chunks[i]
+                if chunk.state & CHUNK_WANTED:
+                    after = max(after, chunk.index + 1)
+                    if first == NULL and chunk.state & CHUNK_NEEDED:
+                        first = chunk
+            if first != NULL and fetch.blob.meta is not None:
+                on_fetch(fetch.blob, first.index, after)
         return 0
 
     cdef int get(self) except -1:

@@ -2,7 +2,7 @@
 
 One call is one backend request, or few; it runs with the GIL on a thread of prefetch. `get_run` and
 `get_spans` return when the bytes are here; another thread may decode and keep them while the next
-ones come.
+ones come. `claim_run` is for `cache.ahead`, which claims on one thread what another one gets.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -13,6 +13,7 @@ from nydusd.cache.cached_blob cimport CachedBlob
 from nydusd.cache.fetch cimport Fetch
 from nydusd.cache.heap cimport note_end
 from nydusd.cache.keep cimport keep_fetched
+from nydusd.cache.neighbours cimport bring_run
 from nydusd.cache.plan cimport Window, in_window, open_window, widen_window
 from nydusd.cache.span_reader cimport chunk_span
 from nydusd.rafs.blobmeta cimport ChunkPlace
@@ -57,6 +58,69 @@ cdef Filling got(Fetch fetch, uint64_t batch_size):
     filling.fetch = fetch
     filling.bound = fetch.decoder.allowed != 0
     return filling
+
+
+@cython.final
+cdef class ClaimedRun:
+    """Chunks that are claimed, in their order: `fill` or `give_up` must be called, once.
+
+    `after`: the chunk after the last one.
+    """
+
+    cdef Fetch fetch
+    cdef readonly uint32_t after
+
+    def fill(self, uint64_t batch_size):
+        """Have them and keep them. `BackendError`."""
+        try:
+            self.fetch.get(batch_size)
+            keep_fetched(self.fetch)
+        finally:
+            end(self.fetch)
+
+    def give_up(self):
+        """Leave them to whoever wants them."""
+        end(self.fetch)
+
+
+def next_missing(CachedBlob blob, uint32_t first, uint32_t last):
+    """The first of the chunks [*first*, *last*) that is neither here nor claimed.
+
+    Where there is none: *last*, or the number of chunks if that is less. The CI array must be
+    there.
+    """
+    cdef ChunkPlace place
+    cdef uint32_t index = first
+    last = min(last, blob.chunks.count)
+    while index < last:
+        if (blob.meta.chunk(index, &place) != 0
+                or not (blob.has(index, &place) or blob.chunks.is_claimed(index))):
+            break
+        index += 1
+    return index
+
+
+def claim_run(CachedBlob blob, uint32_t first, uint64_t batch_size):
+    """Claim what is missing from chunk *first* on: as much as a read would have of it.
+
+    None where that is nothing. Chunks of shared units end a run: what they take is bounded by
+    `cache.allowance`, which is for readers. The CI array must be there.
+    """
+    cdef Fetch fetch
+    cdef ClaimedRun run = ClaimedRun()
+    if not blob.is_keeping():
+        return None
+    fetch = Fetch(blob, prefetching=True)
+    try:
+        run.after = bring_run(fetch.claims, first, batch_size)
+        run.fetch = fetch
+    except BaseException:
+        end(fetch)
+        raise
+    if run.after > first:
+        return run
+    end(fetch)
+    return None
 
 
 def run_end(CachedBlob blob, uint32_t first, uint64_t batch_size, uint64_t most, uint64_t limit):

@@ -88,6 +88,29 @@ cdef int bring_neighbours(Claims claims, uint64_t batch_size, const ChunkSpan *f
     return 0
 
 
+cdef uint32_t bring_run(Claims claims, uint32_t first, uint64_t batch_size) except? 0xffffffff:
+    cdef ChunkPlace place
+    cdef Window window
+    cdef uint32_t index = first
+    while index < claims.blob.chunks.count and index - first < CHUNKS_MAX:
+        if (claims.blob.meta.chunk(index, &place) != 0 or claims.blob.check_place(&place) != 0
+                or place.flags & CHUNK_SHARES_UNIT
+                or index > first and not in_window(&window, &place)
+                or not claims.take_along(index, &place, NULL)):
+            break
+        if index == first:
+            open_window(&window, &place, batch_size)
+        else:
+            widen_window(&window, &place)
+        index += 1
+    if index == first:
+        return first
+    bring_after(claims, index, &window, 0)
+    index = claims.chunks[claims.count - 1].index + 1
+    claims.sort()
+    return index
+
+
 cdef int bring_after(Claims claims, uint32_t first, Window *window, uint32_t mates) except -1:
     """Claim what is missing from chunk *first* on, where that is little: see `Window.most`.
 
