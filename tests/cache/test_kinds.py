@@ -14,15 +14,12 @@ from nydusd.cache.pool import CachePolicy, open_blob
 from nydusd.cache.span_reader import read_spans
 from nydusd.rafs.blobs import BlobFeature, Compressor, Digester
 from nydusd.rafs.records import Span
-from tests.cache.made import COMPRESSED, MadeBackend, MadeBlob
+from tests.cache.made import COMPRESSED, MadeBackend, MadeBlob, chunks
 from tests.cache.made_units import UnitBlob, xts
 
 KEY = bytes(range(64, 96))
 DIRECT = 4
-
-
-def chunks(sizes=(5000, 1, 4096, 70000, 300, 18)) -> list[bytes]:
-    return [(f"{i:5}".encode() * (size // 5 + 1))[:size] for i, size in enumerate(sizes)]
+SIZES = (5000, 1, 4096, 70000, 300, 18)
 
 
 def opened(info, backend, folder, digests=b"", **kept) -> Device:
@@ -120,7 +117,7 @@ def test_a_tar_cut_under_a_reader_is_read_from_the_backend(tmp_path):
 
 
 def test_a_stretch_behind_the_tar_and_one_of_no_tar_are_eio(tmp_path, caplog):
-    tar, ordinary = Tar(), MadeBlob(chunks())
+    tar, ordinary = Tar(), MadeBlob(chunks(SIZES))
     without = opened(tar.info, MadeBackend(tar), tmp_path)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         read_spans(without, [tar.part(30, 0, 5000)])
@@ -139,7 +136,7 @@ def test_a_stretch_behind_the_tar_and_one_of_no_tar_are_eio(tmp_path, caplog):
 
 def members(version: int, *, told: int = 0) -> MadeBlob:
     """A blob of gzip members; each record says *told* stored bytes, 0 as in the oldest images."""
-    plain = chunks()
+    plain = chunks(SIZES)
     blob = MadeBlob(plain, version, Compressor.NONE, with_crc=False)
     stored = [gzip.compress(chunk, mtime=0) for chunk in plain]
     blob.data = bytearray(b"".join(stored))
@@ -183,7 +180,7 @@ def test_a_gzip_member_that_gives_too_little_is_eio(tmp_path, caplog):
 
 
 def test_an_encrypted_cache_keeps_nothing_in_the_clear_and_gives_it_back(tmp_path):
-    blob = UnitBlob(chunks(), units=(1, 2, 1, 2))
+    blob = UnitBlob(chunks(SIZES), units=(1, 2, 1, 2))
     backend = MadeBackend(blob)
     for _ in range(2):
         with_cache = opened(blob.info, backend, tmp_path, key=KEY)
@@ -198,14 +195,14 @@ def test_an_encrypted_cache_keeps_nothing_in_the_clear_and_gives_it_back(tmp_pat
 
 
 def test_an_encrypted_cache_is_not_taken_for_one_in_the_clear(tmp_path):
-    blob = UnitBlob(chunks())
+    blob = UnitBlob(chunks(SIZES))
     opened(blob.info, MadeBackend(blob), tmp_path, key=KEY).close()
     with pytest.raises(CacheError, match="encrypted"):
         opened(blob.info, MadeBackend(blob), tmp_path)
 
 
 def test_what_another_key_encrypted_is_fetched_again_by_its_digests(tmp_path):
-    blob = UnitBlob(chunks())
+    blob = UnitBlob(chunks(SIZES))
     digests = b"".join(hashlib.sha256(chunk).digest() for chunk in blob.chunks)
     first = opened(blob.info, MadeBackend(blob), tmp_path, digests, key=KEY)
     read_spans(first, blob.spans())
@@ -216,7 +213,7 @@ def test_what_another_key_encrypted_is_fetched_again_by_its_digests(tmp_path):
 
 
 def test_an_encrypted_cache_of_v5_is_refused(tmp_path):
-    blob = MadeBlob(chunks(), 5)
+    blob = MadeBlob(chunks(SIZES), 5)
     with pytest.raises(UnsupportedError, match="v5"):
         opened(blob.info, MadeBackend(blob), tmp_path, key=KEY)
 
@@ -225,7 +222,7 @@ def test_an_encrypted_cache_of_v5_is_refused(tmp_path):
 
 
 def test_digests_of_the_bootstrap_check_chunks_of_v6(tmp_path, caplog):
-    blob = MadeBlob(chunks(), 6, Compressor.NONE, with_crc=False)
+    blob = MadeBlob(chunks(SIZES), 6, Compressor.NONE, with_crc=False)
     digests = b"".join(hashlib.sha256(chunk).digest() for chunk in blob.chunks)
     blob.data[blob.places[3][0] + 9] ^= 1
     with_cache = opened(blob.info, MadeBackend(blob), tmp_path, digests, validate=True)
@@ -237,7 +234,7 @@ def test_digests_of_the_bootstrap_check_chunks_of_v6(tmp_path, caplog):
 
 
 def test_a_chunk_whose_digest_the_table_leaves_out_is_served(tmp_path):
-    blob = MadeBlob(chunks())
+    blob = MadeBlob(chunks(SIZES))
     digests = bytes(32 * len(blob.chunks))
     with_cache = opened(blob.info, MadeBackend(blob), tmp_path, digests, validate=True)
     assert read_spans(with_cache, blob.spans()) == blob.content
@@ -245,7 +242,7 @@ def test_a_chunk_whose_digest_the_table_leaves_out_is_served(tmp_path):
 
 
 def test_a_blob_that_cannot_be_validated_is_a_warning(tmp_path, caplog):
-    blob = MadeBlob(chunks())
+    blob = MadeBlob(chunks(SIZES))
     with caplog.at_level(logging.WARNING, "nydusd"):
         opened(blob.info, MadeBackend(blob), tmp_path, validate=True).close()
     assert "cannot be validated" in caplog.text
@@ -281,7 +278,7 @@ def test_a_table_of_chunks_overwritten_under_a_reader_is_fetched_again_once(tmp_
 
 
 def test_a_table_that_is_broken_in_the_blob_itself_is_fetched_anew_once(tmp_path, caplog):
-    blob = MadeBlob(chunks())
+    blob = MadeBlob(chunks(SIZES))
     blob.data[blob.data_size : blob.data_size + 24] = bytes(24)
     backend = MadeBackend(blob)
     with_cache = opened(blob.info, backend, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from nydusd.base.errors import BlobCorrupt
 from nydusd.cache.span_reader import read_spans
 from nydusd.rafs.blobs import Compressor
-from tests.cache.made import MadeBackend, device
+from tests.cache.made import MadeBackend, chunks, device
 from tests.cache.made_units import UnitBlob, xts
 
 COMPRESSORS = [Compressor.NONE, Compressor.LZ4_BLOCK, Compressor.ZSTD]
@@ -18,12 +18,8 @@ UNITS = (3, 1, 0, 40, 1, 1, 2)
 SIZES = [10, 300, 4097, 5000, 1, *range(1, 400, 10), 20000, 15, 18, 700]
 
 
-def chunks(sizes=SIZES) -> list[bytes]:
-    return [(f"{i:5}".encode() * (size // 5 + 1))[:size] for i, size in enumerate(sizes)]
-
-
 def units(**kind) -> UnitBlob:
-    return UnitBlob(chunks(), units=UNITS, **kind)
+    return UnitBlob(chunks(SIZES), units=UNITS, **kind)
 
 
 def damaged(blob: UnitBlob, index: int, entry: tuple[int, int, int]) -> UnitBlob:
