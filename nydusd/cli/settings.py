@@ -64,9 +64,11 @@ def checked_mountpoint(path: str) -> str:
     That also keeps out `/dev/fd/N`: libfuse would resolve it and mount over the device node of
     the whole machine.
     """
-    if (mounted := mounted_at(path or ".missing")) is not None:
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, "--mountpoint is empty")
+    if (mounted := mounted_at(path)) is not None:
         return mounted  # whoever served it may be dead, and a look at it would wait for ever
-    real = os.path.realpath(path or ".missing", strict=True)
+    real = os.path.realpath(path, strict=True)
     if not Path(real).is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     return real

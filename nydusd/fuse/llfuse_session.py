@@ -123,11 +123,19 @@ class Session:
             raise
         if self._inherited is not None:
             drain(self._inherited.drain, self._device)
-        self._deferred.start()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(llfuse,), name="fuse_session", daemon=True
         )
-        self._thread.start()
+        try:
+            self._deferred.start()
+            thread.start()
+        except BaseException:  # as many threads as there may be
+            self._deferred.stop(-errno.ENOTCONN, 0.0)
+            llfuse.close(unmount=False)
+            if self._inherited is None:
+                self._close()
+            raise
+        self._thread = thread
         if self._inherited is None:
             self._await_negotiation()
         self._vfs.on_change(self._changed)
@@ -143,7 +151,13 @@ class Session:
             self._mountpoint = self._mountpoint.absolute()
             os.set_inheritable(self._fd, False)
             os.set_blocking(self._fd, True)  # the reference waits with epoll
-        device = mount.device_at(self._mountpoint)
+        try:
+            device = mount.device_at(self._mountpoint)
+        except BaseException:  # no descriptor is left for the mount table
+            if self._inherited is None:
+                mount.detach(self._mountpoint)  # what was mounted a moment ago
+                self._close()
+            raise
         self._device = -1 if device is None else device
 
     def _changed(self, parent: int, name: bytes | None) -> None:

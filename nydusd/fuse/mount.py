@@ -144,8 +144,11 @@ def unmount(mountpoint: Path, device: int) -> bool:
 
     What somebody else has mounted there since is left alone.
     """
-    if device_at(mountpoint) != device:
-        return False
+    return device_at(mountpoint) == device and detach(mountpoint)
+
+
+def detach(mountpoint: Path) -> bool:
+    """Detach what is mounted at *mountpoint*, whatever it is; whether there was anything."""
     try:
         syscalls.umount(mountpoint, syscalls.MNT_DETACH)
     except OSError as exc:
@@ -158,7 +161,7 @@ def unmount(mountpoint: Path, device: int) -> bool:
 
 
 def unmount_through_fusermount(mountpoint: Path) -> None:
-    """As `unmount`, done by the set-uid helper."""
+    """As `detach`, done by the set-uid helper."""
     import subprocess
 
     done = subprocess.run(

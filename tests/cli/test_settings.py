@@ -100,7 +100,7 @@ def test_a_mountpoint_that_is_no_directory_is_refused(tmp_path, path):
 
 
 def test_an_empty_mountpoint_is_refused():
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="--mountpoint is empty"):
         settings("--mountpoint=")
 
 

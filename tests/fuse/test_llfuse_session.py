@@ -274,6 +274,33 @@ def test_a_second_session_at_a_time_is_refused_and_leaves_no_mount(serve, tmp_pa
     assert mount.device_at(other) is None
 
 
+def test_a_start_that_cannot_find_its_mount_leaves_none(tmp_path, monkeypatch):
+    def fail(_: Path) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mount, "device_at", fail)
+        with pytest.raises(OSError, match="Too many open files"):
+            Session(Vfs(), tmp_path).start()
+    assert mount.device_at(tmp_path) is None
+
+
+def test_a_start_that_gets_no_thread_leaves_no_mount(serve, tmp_path, monkeypatch):
+    begin = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "fuse_session":
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            Session(Vfs(), tmp_path).start()
+    assert mount.device_at(tmp_path) is None
+    assert (serve().path / "quick").read_bytes() == b"soon"
+
+
 IMPORT_FIRST = """
 import sys
 import llfuse
