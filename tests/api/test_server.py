@@ -13,7 +13,7 @@ from nydusd.api.event_loop import listen
 from nydusd.api.http import Response
 from nydusd.api.server import UNREAD_BYTES, Connection, ConnectionLimit, Pending
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 class Answers:

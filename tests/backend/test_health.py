@@ -13,7 +13,7 @@ from nydusd.config.model import Connection, Mirror, Proxy
 from tests.servers import faults
 from tests.servers.loopback import LoopbackServer
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @pytest.fixture

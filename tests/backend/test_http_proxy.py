@@ -85,7 +85,7 @@ def test_many_readers_share_one_connection_to_nginx_over_http_2(tmp_path):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         connections = connections_to(server.port)
         backend.close()
 

@@ -41,7 +41,7 @@ def test_the_next_range_is_asked_for_while_one_is_used():
 
     pieces = read_ahead(read_into, 0, 100_000)
     assert len(next(pieces)) == 10_000
-    assert second.wait(20)
+    assert second.wait(60)
     assert max(begun) <= 30_000
     pieces.close()
 

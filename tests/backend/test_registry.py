@@ -199,7 +199,7 @@ def test_many_readers_log_in_once(registry_of, backend_of):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
 
     assert results == [BLOB[100:1100]] * 16
     assert len(server.tokens_asked()) == 1

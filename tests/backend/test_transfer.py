@@ -70,7 +70,7 @@ def test_many_threads_get_each_their_own_bytes(server, transfer):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
 
     assert not wrong
     assert len(server.seen) == 160
@@ -173,7 +173,7 @@ def test_who_does_not_wait_is_called(server, transfer):
 
     call = transfer.submit(ask(server), on_done=lambda _: done.set())
 
-    assert done.wait(10)
+    assert done.wait(60)
     assert call.result().status == 206
 
 
@@ -234,7 +234,7 @@ def test_the_engine_is_shared_and_ends_with_its_last_user():
 
     release_transfer()
     call = first.submit(Request("http://127.0.0.1:1/", timeout=1))
-    assert call.wait(10)
+    assert call.wait(60)
     release_transfer()
 
     with pytest.raises(BackendError, match="closed"):

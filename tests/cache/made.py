@@ -174,7 +174,7 @@ class MadeReader(BlobReader):
             self.backend.requests.append((offset, size))
             self.backend.background += background
         self.backend.started.set()
-        assert self.backend.gate.wait(20)
+        assert self.backend.gate.wait(60)
         if any(offset < end and start < offset + size for start, end in self.backend.broken):
             raise BackendError(f"no bytes at {offset}")
         if offset + size > len(self.data):

@@ -22,7 +22,7 @@ def test_many_readers_of_one_chunk_make_one_request(tmp_path):
     ]
     for reader in readers:
         reader.start()
-    assert backend.started.wait(20)
+    assert backend.started.wait(60)
     backend.gate.set()
     for reader in readers:
         reader.join()

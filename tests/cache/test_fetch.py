@@ -51,7 +51,7 @@ def test_a_fetch_that_outlives_its_device_closes_the_files_when_it_ends(tmp_path
     results = []
     reader = threading.Thread(target=lambda: results.append(read_spans(with_cache, blob.spans())))
     reader.start()
-    assert backend.started.wait(20)
+    assert backend.started.wait(60)
     cached.close()
     assert backend.closed == 0
     backend.gate.set()

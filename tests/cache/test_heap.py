@@ -25,7 +25,7 @@ def wait_for_the_end() -> None:
     """Until what fetches have left was given back."""
     for thread in threading.enumerate():
         if thread.name == THREAD:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -41,7 +41,7 @@ def test_what_fetches_have_left_is_given_back_after_the_last_one(tmp_path):
         filled, Prefetch(enable=True, threads=4, batch_size=4 << 20), everything=True
     )
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     prefetcher.close()
     assert filled.blobs[0].complete
     wait_for_the_end()

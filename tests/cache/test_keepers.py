@@ -13,7 +13,7 @@ def test_what_is_offered_is_kept_in_order_and_the_end_is_told_once():
         assert keepers.offer(number)
     keepers.finish()
     for thread in keepers.threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     assert kept == list(range(WAITING_EACH))
     assert ends == [WAITING_EACH]
@@ -24,18 +24,18 @@ def test_a_full_line_takes_no_more_until_somebody_is_through():
 
     def keep(_filling):
         begun.set()
-        assert gate.wait(20)
+        assert gate.wait(60)
 
     keepers = Keepers(1, keep, lambda: None)
     keepers.start()
     assert keepers.offer("first")
-    assert begun.wait(20)
+    assert begun.wait(60)
     assert all(keepers.offer(number) for number in range(WAITING_EACH))
     assert not keepers.offer("one too many")
     gate.set()
     keepers.finish()
     for thread in keepers.threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -46,7 +46,7 @@ def test_there_are_no_more_of_them_than_asked_for():
 def joined(keepers):
     for thread in keepers.threads:
         if thread.ident is not None:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 

@@ -29,7 +29,7 @@ def wait_for(condition) -> bool:
 
 def run(prefetcher: Prefetcher) -> None:
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     prefetcher.close()
 
 
@@ -94,7 +94,7 @@ def test_the_tables_of_all_blobs_are_asked_for_side_by_side(tmp_path):
     assert wait_for(lambda: len(backend.requests) == 3)
     assert sum(len(backend.data_requests(blob)) for blob in blobs) == 0
     backend.gate.set()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     assert all(blob.complete for blob in cached)
     prefetcher.close()
     filled.close()
@@ -109,7 +109,7 @@ def test_progress_tells_what_was_asked_for_and_when(tmp_path):
     assert (before.state, before.workers, before.begin_time) == ("waiting", 3, 0)
     assert (before.ready_chunks, before.total_chunks) == (0, 200)
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     after = prefetcher.progress()
     assert after.state == "finished"
     assert after.requests == len(backend.data_requests(blob))
@@ -127,7 +127,7 @@ def test_progress_is_told_while_the_backend_hangs(tmp_path):
     prefetcher = Prefetcher(filled, CONFIG, everything=True)
     backend.gate.clear()
     prefetcher.start()
-    assert backend.started.wait(20)
+    assert backend.started.wait(60)
     assert prefetcher.progress().state == "running"
     backend.gate.set()
     prefetcher.close()
@@ -147,7 +147,7 @@ def test_what_readers_fetch_comes_out_of_the_bandwidth(tmp_path, monkeypatch):
     monkeypatch.setattr(prefetcher._bucket, "charge", charged.append)
     assert read_spans(filled, [blob.span(399)]) == blob.chunks[399]
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     assert sum(charged) == 5000
     prefetcher.close()
     filled.close()
@@ -212,11 +212,11 @@ def test_a_failed_request_is_tried_again(tmp_path, monkeypatch):
     prefetcher = Prefetcher(filled, CONFIG, everything=True)
     backend.gate.clear()
     prefetcher.start()
-    assert backend.started.wait(20)
+    assert backend.started.wait(60)
     backend.gate.set()
     assert wait_for(lambda: len(backend.requests) > 8)
     backend.broken = []
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     assert filled.blobs[0].complete
     prefetcher.close()
     filled.close()
@@ -243,11 +243,11 @@ def test_close_ends_it_in_the_middle(tmp_path):
     prefetcher = Prefetcher(filled, CONFIG._replace(bandwidth_limit=1, threads=1), everything=True)
     backend.gate.clear()
     prefetcher.start()
-    assert backend.started.wait(20)
+    assert backend.started.wait(60)
     closer = threading.Thread(target=prefetcher.close)
     closer.start()
     backend.gate.set()
-    closer.join(20)
+    closer.join(60)
     assert not closer.is_alive()
     assert not filled.blobs[0].complete
     filled.close()
@@ -261,13 +261,13 @@ def test_close_waits_for_all_threads_together_not_for_each(tmp_path):
     prefetcher = Prefetcher(filled, CONFIG._replace(threads=20), everything=True)
     backend.gate.clear()
     prefetcher.start()
-    assert backend.started.wait(20)
+    assert backend.started.wait(60)
     closer = threading.Thread(target=prefetcher.close, args=(1.0,))
     closer.start()
-    closer.join(10)
+    closer.join(60)
     assert not closer.is_alive()
     backend.gate.set()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     filled.close()
 
 
@@ -278,7 +278,7 @@ def test_readers_are_served_while_it_runs(tmp_path):
     prefetcher = Prefetcher(filled, CONFIG, everything=True)
     prefetcher.start()
     assert read_spans(filled, blob.spans()[::-1]) == b"".join(blob.chunks[::-1])
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     assert sum(size for _, size in backend.data_requests(blob)) == blob.data_size
     prefetcher.close()
     filled.close()
@@ -325,7 +325,7 @@ def test_it_makes_do_with_the_threads_that_the_system_gives(tmp_path, monkeypatc
     prefetcher = Prefetcher(filled, CONFIG, everything=True)
     monkeypatch.setattr(prefetcher._threads[begun], "start", no_more_threads)
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     assert prefetcher.progress().state == ("finished" if begun else "failed")
     prefetcher.close()
     assert filled.blobs[0].complete == bool(begun)

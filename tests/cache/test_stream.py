@@ -90,7 +90,7 @@ def test_a_stream_begins_at_the_first_missing_chunk(tmp_path):
         filled, CONFIG._replace(stream_prefetch=False), [blob.span(i) for i in range(10)]
     )
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     prefetcher.close()
     fill(filled)
     assert backend.stream_reader.streams == [10 * 5000]
@@ -166,7 +166,7 @@ def test_prefetch_streams_after_what_is_hinted(tmp_path):
     filled = device(blob, backend, tmp_path)
     prefetcher = Prefetcher(filled, CONFIG._replace(threads=1), [blob.span(90)])
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     assert filled.blobs[0].complete
     assert backend.data_requests(blob) == [(90 * 5000, 5000)]
     assert backend.stream_reader.streams == [0]

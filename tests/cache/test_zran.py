@@ -104,7 +104,7 @@ def test_prefetch_has_every_context_once(tmp_path, batch_size):
         filled, Prefetch(enable=True, threads=2, batch_size=batch_size), everything=True
     )
     prefetcher.start()
-    assert prefetcher.wait(20)
+    assert prefetcher.wait(60)
     prefetcher.close()
     assert filled.blobs[0].complete
     asked = sum(size for _, size in backend.data_requests(blob))
@@ -128,10 +128,10 @@ def test_readers_of_one_context_share_one_request(tmp_path):
     readers = [threading.Thread(target=read, args=(index,)) for index in (4, 5, 6, 7)]
     for reader in readers:
         reader.start()
-    assert backend.started.wait(10)
+    assert backend.started.wait(60)
     backend.gate.set()
     for reader in readers:
-        reader.join(20)
+        reader.join(60)
     assert found == {index: blob.chunks[index] for index in (4, 5, 6, 7)}
     assert len(backend.data_requests(blob)) == 1
     with_cache.close()

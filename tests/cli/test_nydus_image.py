@@ -198,5 +198,5 @@ def test_a_signal_ends_packing_and_leaves_nothing(tmp_path, number, code):
 
     packer.send_signal(number)
 
-    assert packer.wait(30) == code
+    assert packer.wait(60) == code
     assert not list(out.iterdir())

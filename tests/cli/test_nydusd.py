@@ -194,7 +194,7 @@ def test_an_interrupt_during_the_start_ends_the_process_without_an_exception(tmp
     ) as process:
         with config.open("wb"):  # opens when the daemon has opened it, and lets it wait for data
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == -signal.SIGINT
+            assert process.wait(60) == -signal.SIGINT
         assert b"Traceback" not in process.stderr.read()
 
 

@@ -2,7 +2,7 @@ import threading
 
 from nydusd.daemon.control import ControlThread, Job
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 def test_jobs_run_in_order_and_an_error_is_told():

@@ -36,7 +36,7 @@ from tests.servers.loopback import LoopbackServer, Play
 TIMEOUT_S = 1  # of one request; the smallest that a configuration can say
 RETRIES = 1
 # Two tries of two sources, pauses between them, and what a busy machine adds.
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 MARKERS = (secret("url"), secret("header"), secret("mirror"))
 
 SERVED = "served"

@@ -104,7 +104,7 @@ def test_the_umask_of_other_threads_stays():
     asked, answered, masks = threading.Event(), threading.Event(), []
     thread = threading.Thread(target=act)
     thread.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     masks.append(os.umask(before))
     answered.set()
     thread.join()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nydusd.fscache.device import CacheDevice
 
-WAIT_S = 20
+WAIT_S = 60
 O_DIRECT = os.O_DIRECT
 PAGE = 4096
 

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.disclosure import search
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tests.servers.certificates import Authority
 from tests.servers.nginx import free_port, listens
 from tests.servers.scripted import ScriptedServer
 
-START_TIMEOUT_S = 30
+START_TIMEOUT_S = 60
 PROGRAM = shutil.which("docker-registry", path="/usr/bin:/usr/local/bin")
 USER = "user"
 PASSWORD = secret("password")

@@ -267,7 +267,7 @@ class LoopbackServer:
         self._listener = None
         self.cut()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._threads.clear()
         if self.unix is not None:
             self.unix.unlink(missing_ok=True)

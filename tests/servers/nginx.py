@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-START_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/bin")
 
 CONFIG = """

@@ -286,7 +286,7 @@ class ScriptedServer:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def _start(self, target, *args):
         thread = threading.Thread(target=target, args=args, daemon=True)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-WAIT_S = 20
+WAIT_S = 60
 PIECE = 1 << 18
 
 Play = Callable[[socket.socket], None]

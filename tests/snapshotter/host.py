@@ -30,7 +30,7 @@ from tests.system.control import ask, connect
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILT = ROOT / "build" / "snapshotter"
 PROGRAMS = ("containerd", "ctr", "runc", "docker-registry", "busybox")
-WAIT_S = 40
+WAIT_S = 60
 LOOK_S = 0.02
 NAMESPACE = "default"
 BLOB_TYPE = "application/vnd.oci.image.layer.nydus.blob.v1"
@@ -251,16 +251,17 @@ class Host:
 
     def run(self, reference: str, name: str, *command: str) -> str:
         """What a new container prints before it ends."""
-        runs = ("run", "--rm", "--snapshotter", "nydus", reference, name, *command)
+        runs = ("run", "--rm", "--snapshotter", "nydus", reference, container(name), *command)
         return self.ctr(*runs).stdout
 
     def run_detached(self, reference: str, name: str, *command: str) -> None:
         """Start a container that goes on."""
-        self.ctr("run", "-d", "--snapshotter", "nydus", reference, name, *command)
+        self.ctr("run", "-d", "--snapshotter", "nydus", reference, container(name), *command)
 
     def execute(self, name: str, number: int, *command: str) -> str:
         """What a command prints in a running container."""
-        return self.ctr("task", "exec", "--exec-id", f"e{number}", name, *command).stdout
+        words = ("task", "exec", "--exec-id", f"e{number}", container(name), *command)
+        return self.ctr(*words).stdout
 
     def prepare(self, reference: str) -> Path:
         """Have the image of *reference* mounted, without a container; where."""
@@ -274,8 +275,8 @@ class Host:
 
     def remove(self, name: str) -> None:
         """End a container and take its snapshot away."""
-        self.ctr("task", "rm", "-f", name, check=False)
-        self.ctr("container", "rm", name)
+        self.ctr("task", "rm", "-f", container(name), check=False)
+        self.ctr("container", "rm", container(name))
 
     def remove_image(self, reference: str) -> None:
         """Take an image away, and what it alone had."""
@@ -311,6 +312,11 @@ class Host:
             return len(self.daemon_pids()) == count and states.count(state) == count
 
         self._await(is_so, f"{count} daemons {state}")
+
+
+def container(name: str) -> str:
+    """*name* for a container of this process: runc and cgroups know it on the whole machine."""
+    return f"{name}-{os.getpid()}"
 
 
 def state_of(path: Path) -> str | None:

@@ -31,7 +31,7 @@ COMMAND = shlex.split(os.environ.get("NYDUSD_SNAPSHOTTER_COMMAND", "")) or None
 APPLETS = ("sh", "cat", "sha256sum", "echo", "sleep", "ls", "touch")
 # What the snapshotter knows as parts of a blob's cache; anything else it takes for another blob.
 CACHE_SUFFIXES = (".blob.data", ".blob.data.chunk_map", ".blob.meta", ".chunk_map")
-WAIT_S = 30
+WAIT_S = 60
 
 lacking = missing()
 pytestmark = [

@@ -16,8 +16,8 @@ from tests.disclosure import search
 from tests.system.daemon import v1_config
 from tests.system.images import Image
 
-TIMEOUT_S = 20
-WAIT_S = 20
+TIMEOUT_S = 60
+WAIT_S = 60
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -17,8 +17,8 @@ from typing import Any
 
 from tests.disclosure import search
 
-START_TIMEOUT_S = 30
-STOP_TIMEOUT_S = 20
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 60
 POLL_S = 0.0005
 
 

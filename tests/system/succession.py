@@ -18,7 +18,7 @@ from tests.servers.supervisor import Supervisor
 from tests.system.control import Reply, ask
 from tests.system.daemon import Command, mount_id
 
-STATE_S = 30
+STATE_S = 60
 LOOK_S = 0.005
 DAEMON = "/api/v1/daemon"
 

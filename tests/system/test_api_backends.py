@@ -17,7 +17,7 @@ from tests.system.readback import differences
 pytestmark = [pytest.mark.root, pytest.mark.fuse]
 
 V5, V6 = Image(GOLDEN / "v5-lz4"), Image(GOLDEN / "v6-zstd")
-WAIT_S = 20
+WAIT_S = 60
 READERS = 6
 
 

@@ -116,7 +116,7 @@ def test_a_daemon_ends_though_its_registry_hangs(serve, tmp_path):
     image = Image(GOLDEN / "v6-zstd")
     with ScriptedRegistry() as registry:
         registry.script("/v2/", scripted.hang)
-        config = {"type": "registry", "config": registry.config(timeout=30)}
+        config = {"type": "registry", "config": registry.config(timeout=150)}
         with serve(image, backend=config) as daemon:
 
             def read():
@@ -126,12 +126,15 @@ def test_a_daemon_ends_though_its_registry_hangs(serve, tmp_path):
 
             reader = threading.Thread(target=read, daemon=True)
             reader.start()
+            deadline = time.monotonic() + control.WAIT_S
             while not registry.seen:
                 assert daemon.process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
             daemon.process.send_signal(signal.SIGTERM)
 
-            assert daemon.wait(15) == 0, daemon.text
-        reader.join(15)
+            assert daemon.wait(60) == 0, daemon.text
+        reader.join(60)
         assert not reader.is_alive()
 
 
@@ -161,7 +164,7 @@ def test_credentials_are_replaced_while_mounted_and_shown_nowhere(serve, now, tm
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + control.WAIT_S
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

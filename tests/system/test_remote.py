@@ -222,6 +222,6 @@ def test_it_ends_while_a_read_waits_for_a_server_that_hangs(serve):
             reader.start()
             server.wait_for(requests=1)
             daemon.stop()
-            reader.join(30)
+            reader.join(60)
         assert not reader.is_alive()
         assert daemon.wait() == 0, daemon.text

@@ -24,7 +24,7 @@ UNITS = Path(__file__).resolve().parent.parent.parent / "packaging" / "systemd"
 def manager(tmp_path):
     """Gets what is told."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.bind(str(tmp_path / "notify"))
         yield sock
 
@@ -67,7 +67,7 @@ def test_a_request_that_came_before_the_daemon_is_answered(serve, nydusd: Comman
         listener.bind(str(path))
         listener.listen()
         early = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        early.settimeout(20)
+        early.settimeout(60)
         early.connect(str(path))
         early.sendall(b"GET /api/v1/daemon HTTP/1.1\r\n\r\n")
         daemon = serve(IMAGE, options=("--apisock", str(path)))

@@ -195,7 +195,7 @@ def test_a_configuration_that_makes_no_sense_ends_the_start(start, tmp_path, tex
     config.write_text(text)
     daemon = start("--config", str(config))
 
-    assert daemon.process.wait(20) == 1
+    assert daemon.process.wait(60) == 1
     assert words in daemon.log.read_text()
     assert not daemon.sock.exists()
 
@@ -204,7 +204,7 @@ def test_a_configuration_that_makes_no_sense_ends_the_start(start, tmp_path, tex
 def test_without_the_kernels_cache_it_ends_in_the_words_of_the_reference(start, tmp_path):
     daemon = start("--fscache", str(tmp_path))
 
-    assert daemon.process.wait(20) == 1
+    assert daemon.process.wait(60) == 1
     words = 'Error: Os { code: 2, kind: NotFound, message: "No such file or directory" }'
     assert words in daemon.log.read_text()
     assert not daemon.sock.exists()
@@ -215,7 +215,7 @@ def test_the_cache_directory_must_be_one(start, tmp_path, name, code):
     (tmp_path / "file").touch()
     daemon = start("--fscache", str(tmp_path / name))
 
-    assert daemon.process.wait(20) == 1
+    assert daemon.process.wait(60) == 1
     assert code in daemon.log.read_text()
 
 
@@ -229,12 +229,12 @@ def test_with_upgrade_it_waits(start):
 def test_a_signal_ends_it_and_takes_the_socket(running, number):
     running.process.send_signal(number)
 
-    assert running.process.wait(20) == 0
+    assert running.process.wait(60) == 0
     assert not running.sock.exists()
 
 
 def test_exit_ends_it(running):
     assert running.ask("PUT", "/api/v1/daemon/exit").status == 204
 
-    assert running.process.wait(20) == 0
+    assert running.process.wait(60) == 0
     assert not running.sock.exists()

@@ -90,7 +90,7 @@ def test_a_supervised_daemon_that_cannot_start_leaves_no_socket(nydusd, packed, 
     succession = Succession(nydusd, tmp_path, options)
     try:
         succession.launch()
-        assert succession.process.wait(30) == 1
+        assert succession.process.wait(60) == 1
         assert not succession.socket.exists()
     finally:
         succession.__exit__()
@@ -163,14 +163,14 @@ def test_a_read_begun_without_a_daemon_waits_for_one(one, packed):
 def test_the_last_daemon_still_unmounts(one):
     one.upgrade()
     one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(20) == 0
+    assert one.process.wait(60) == 0
     assert mount_id(one.mountpoint) is None
 
 
 def test_a_daemon_that_was_told_to_leave_keeps_the_mount(one):
     before = mount_id(one.mountpoint)
     one.order("/exit")
-    assert one.process.wait(20) == 0
+    assert one.process.wait(60) == 0
     assert mount_id(one.mountpoint) == before is not None
     assert not one.socket.exists()
 
@@ -273,7 +273,7 @@ def test_a_daemon_in_wait_says_so_and_hands_nothing_over(one):
     reply = one.ask("PUT", DAEMON + "/fuse/sendfd")
     assert (reply.status, reply.message) == (503, "Upgrade(DaemonAbnormal(NotReady))")
     with pytest.raises(ValueError, match="without a descriptor"):  # yet it was not left waiting
-        waiting.result(20)
+        waiting.result(60)
     reply = one.ask("PUT", DAEMON + "/start")
     expected = 'Configure(DaemonAbnormal(UnexpectedEvent("Start")))'
     assert (reply.status, reply.message) == (400, expected)
