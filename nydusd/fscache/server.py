@@ -32,7 +32,6 @@ from nydusd.fscache.sources import BootstrapSource, Filling, Find, Source
 
 logger = logging.getLogger("nydusd")
 
-WHOLE: Final = (1 << 64) - 1
 STOP_SECONDS: Final = 2.0  # for reads that hang in a backend
 BOOTSTRAP_FILLING: Final = Filling(threads=1, step_bytes=1 << 20, bandwidth_limit=0)
 LEAST_STEP_BYTES: Final = 1 << 18

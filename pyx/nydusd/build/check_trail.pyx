@@ -15,7 +15,7 @@ cdef enum:
 
 @cython.final
 cdef class Trail:
-    """No directory is open; findings go to `report.add(path, text)`, a full report ends the walk."""
+    """No directory is open; findings go to `report.add(path, text)`, a full one ends the walk."""
 
     def __cinit__(self, report):
         self.report = report

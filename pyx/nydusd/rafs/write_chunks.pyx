@@ -126,11 +126,6 @@ cdef class ChunkTable:
         """Chunks of the own blob so far."""
         return self.own_count
 
-    @property
-    def stored_chunk_count(self):
-        """Chunks of the own blob whose stored place is known."""
-        return self.stored_count
-
     def add_record(self, const uint8_t[::1] record, bint first_choice=False):
         """The id of a chunk that exists already: *record* is its 80 bytes on disk.
 
