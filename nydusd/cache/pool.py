@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from nydusd.backend.interface import BlobBackend, BlobReader
     from nydusd.cache.ahead import ReadAhead
+    from nydusd.cache.quota import Quota
     from nydusd.cache.room import CacheRoom
     from nydusd.config.model import Backend, Cache, FileCache
     from nydusd.rafs.blobmeta import BlobMeta
@@ -158,14 +159,15 @@ class BlobPool:
                 source = self._take(
                     self._backends, backend, lambda: self.open_backend(backend), held
                 )
-                if policy.folder and policy.size_limit:
-                    self._take_room(policy.folder, policy.size_limit, held)
+                quota = None
+                if policy.size_limit and (folder := made_folder(policy.folder)):
+                    quota = self._take_room(folder, policy.size_limit, held).quota
                 for info in filter(has_chunks, infos):
                     digests = bootstrap_digests(bootstrap, info, policy)
                     blobs[info.blob_index] = self._take(
                         self._blobs,
                         (backend, policy, info, digests),
-                        partial(open_blob, info, source, policy, digests),
+                        partial(open_blob, info, source, policy, digests, quota),
                         held,
                     )
         except BaseException:
@@ -180,7 +182,7 @@ class BlobPool:
 
         return Device(blobs, batch_size, release, ahead.note)
 
-    def _take_room(self, folder: Path, limit: int, held: list[Any]) -> None:
+    def _take_room(self, folder: Path, limit: int, held: list[Any]) -> CacheRoom:
         from nydusd.cache.room import CacheRoom  # few directories have a limit
 
         def make() -> CacheRoom:
@@ -188,7 +190,8 @@ class BlobPool:
             room.start()
             return room
 
-        self._take(self._rooms, (folder, limit), make, held)
+        room: CacheRoom = self._take(self._rooms, (folder, limit), make, held)
+        return room
 
     def _take(
         self, table: dict[Any, list[Any]], key: object, make: Callable[[], Any], held: list[Any]
@@ -238,11 +241,16 @@ def has_chunks(info: BlobInfo) -> bool:
 
 
 def open_blob(
-    info: BlobInfo, backend: BlobBackend, policy: CachePolicy, told: bytes = b""
+    info: BlobInfo,
+    backend: BlobBackend,
+    policy: CachePolicy,
+    told: bytes = b"",
+    room: Quota | None = None,
 ) -> CachedBlob:
     """One blob of *backend* with its cache files as *policy* has it.
 
-    *told*: chunk digests by the bootstrap, for a blob that has none itself.
+    *told*: chunk digests by the bootstrap, for a blob that has none itself. *room*: what is asked
+    before anything is kept.
     """
     folder = made_folder(policy.folder)
     if info.features & BlobFeature.TARFS:
@@ -285,7 +293,7 @@ def open_blob(
             validate=wanted and (info.version == 5 or bool(digests)),
             recheck=files.file is not None and not keeps_map(info, policy) and not members,
             durable=files.durable,
-            uses=Uses(files.chunks.count) if policy.size_limit else None,
+            uses=Uses(files.chunks.count, room) if policy.size_limit else None,
         )
     except BaseException:
         reader.close()

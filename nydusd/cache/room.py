@@ -1,8 +1,8 @@
-"""Room of a cache directory: what was not used for longest goes when its limit is passed.
+"""Room of a cache directory: what was not used for longest goes before its limit is passed.
 
-One `CacheRoom` keeps one directory near its limit, for one process. What other processes have open
-is theirs: nothing of it goes (docs/decisions/0017). Blobs that nobody has open go whole, by the
-time when they were closed; of open ones go chunks, by the time of their last use.
+One `CacheRoom` keeps one directory within its limit, for one process. What other processes have
+open is theirs: nothing of it goes (docs/decisions/0017). Blobs that nobody has open go whole, by
+the time when they were closed; of open ones go chunks, by the time of their last use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from nydusd.base.errors import BackendError
 from nydusd.base.record import NamedTuple
 from nydusd.cache.evict import bytes_by_stamp, evict, ignore_lease_breaks
 from nydusd.cache.files import DATA_SUFFIXES, files_of
+from nydusd.cache.quota import EARLY_PERCENT, Quota
 from nydusd.cache.uses import stamp_now
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ class Candidate(NamedTuple):
 
 
 class CacheRoom:
-    """Keeps *folder* near *limit* bytes; *blobs* tells which ones are open in this process."""
+    """Keeps *folder* within *limit* bytes; *blobs* tells which ones are open in this process.
+
+    `quota` is what those blobs ask before they keep anything.
+    """
 
     def __init__(self, folder: Path, limit: int, blobs: Callable[[], list[CachedBlob]]) -> None:
         self.folder = folder
@@ -55,25 +59,35 @@ class CacheRoom:
         self._kept = 0
         self._full_reported = False
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self.quota = Quota(limit, self._wake.set)
         self._thread = threading.Thread(target=self._run, name="cache-room", daemon=True)
         ignore_lease_breaks()
 
     def start(self) -> None:
-        """Begin to look after the directory; returns at once."""
+        """Measure the directory, and begin to look after it."""
+        with contextlib.suppress(OSError):  # the thread meets it again, and tells it
+            self.quota.measured(self.quota.begin(), self.used())
         self._thread.start()
 
     def close(self) -> None:
         """Stop looking after it."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         looks = 0
-        while not self._stop.wait(LOOK_SECONDS):
+        while True:
+            asked = self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
             looks += 1
             kept = sum(blob.counters.snapshot()["kept_bytes"] for blob in self._open())
-            if kept == self._kept and looks < SCAN_LOOKS:
+            idle = kept == self._kept and not asked and not self.quota.short
+            if idle and looks < SCAN_LOOKS:
                 continue
             self._kept, looks = kept, 0
             try:
@@ -91,25 +105,34 @@ class CacheRoom:
         return total
 
     def make_room(self) -> int:
-        """Evict what was not used for longest while the limit is passed; bytes that went."""
+        """Evict what was not used for longest when the limit is near; bytes that went."""
+        begun = self.quota.begin()
         used = self.used()
-        if used <= self.limit:
+        goal = self.quota.goal(100 - FREED_PERCENT)
+        if used <= max(goal, self.limit * (100 - EARLY_PERCENT) // 100):
             self._full_reported = False
+            self.quota.measured(begun, used)
             return 0
-        wanted = used - self.limit * (100 - FREED_PERCENT) // 100
-        freed = 0
-        for candidate in sorted(self._candidates(), key=lambda row: (row.stamp, -row.size)):
-            if freed >= wanted or self._stop.is_set():
-                break
-            freed += self._drop(candidate, wanted - freed)
+        freed = self._free(used - goal)
+        self.quota.measured(begun, self.used() if freed else used, in_use=not freed)
         if freed:
             logger.info("cache directory %s: %d bytes made free", self.folder, freed)
         elif not self._full_reported:
             self._full_reported = True
             logger.warning(
-                "cache directory %s holds %d bytes, %d are allowed: all of it is in use",
+                "cache directory %s holds %d of %d bytes, all of it is in use: "
+                "what does not fit is not kept",
                 self.folder, used, self.limit,
             )  # fmt: skip
+        return freed
+
+    def _free(self, wanted: int) -> int:
+        """Evict *wanted* bytes, or all that may go; how many went."""
+        freed = 0
+        for candidate in sorted(self._candidates(), key=lambda row: (row.stamp, -row.size)):
+            if freed >= wanted or self._stop.is_set():
+                break
+            freed += self._drop(candidate, wanted - freed)
         return freed
 
     def _open(self) -> list[CachedBlob]:

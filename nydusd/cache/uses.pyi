@@ -1,7 +1,10 @@
 from typing import Self, final
 
+from nydusd.cache.quota import Quota
+
 def stamp_now() -> int: ...
 
 @final
 class Uses:
-    def __new__(cls, count: int) -> Self: ...
+    room: Quota | None
+    def __new__(cls, count: int, room: Quota | None = None) -> Self: ...

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from nydusd.cache.cached_blob import CachedBlob
 from nydusd.cache.device import Device
 from nydusd.cache.evict import bytes_by_stamp, evict, ignore_lease_breaks
 from nydusd.cache.files import DATA_SUFFIXES
 from nydusd.cache.pool import open_blob
+from nydusd.cache.prefetch import Prefetcher
+from nydusd.cache.quota import Quota
 from nydusd.cache.recent_units import forget_units, remember_unit
 from nydusd.cache.room import CacheRoom, remove_closed
 from nydusd.cache.span_reader import read_spans
 from nydusd.cache.uses import stamp_now
+from nydusd.config.model import Prefetch
 from nydusd.rafs.blobs import Compressor
 from tests.cache.made import MadeBackend, MadeBlob, policy
 from tests.cache.made_units import UnitBlob
@@ -22,6 +26,7 @@ from tests.cache.made_zran import ZranBlob
 LIMIT = 1 << 20
 LATER = 0xFFFFFFFF
 ALL = 1 << 40
+PREFETCH = Prefetch(enable=True, threads=2, batch_size=128 << 10)
 
 
 @pytest.fixture(autouse=True)
@@ -275,6 +280,93 @@ def test_a_room_that_runs_keeps_the_limit(tmp_path, monkeypatch):
     assert room.used() <= LIMIT
     room.close()
     read(filled, blob, *range(300))
+    filled.close()
+
+
+def roomy(blob: MadeBlob, backend: MadeBackend, folder) -> tuple[Device, CacheRoom]:
+    """A device that asks a room for what it keeps, and that room, begun."""
+    opened: list[CachedBlob] = []
+    room = CacheRoom(folder, LIMIT, lambda: opened)
+    room.start()
+    settings = policy(folder)._replace(size_limit=LIMIT)
+    opened.append(open_blob(blob.info, backend, settings, room=room.quota))
+    return Device([*opened], 64 << 10, opened[0].close), room
+
+
+def data_bytes(folder: Path) -> int:
+    """What the data files in *folder* take on the disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.glob("*.blob.data"))
+
+
+def test_64_readers_never_bring_a_directory_past_its_limit(tmp_path, monkeypatch):
+    blob = blob_of(600)
+    filled, room = roomy(blob, MadeBackend(blob), tmp_path)
+    seen = []
+    give = Quota.give
+
+    def measured(self, size, *, written):
+        seen.append(data_bytes(tmp_path))  # the writes of all threads up to here
+        give(self, size, written=written)
+
+    monkeypatch.setattr(Quota, "give", measured)
+    wrong = []
+
+    def reader(seed: int) -> None:
+        wrong.extend(
+            index
+            for index in random.Random(seed).choices(range(600), k=30)
+            if read_spans(filled, [blob.span(index)]) != blob.chunks[index]
+        )
+
+    readers = [threading.Thread(target=reader, args=(seed,)) for seed in range(64)]
+    for thread in readers:
+        thread.start()
+    for thread in readers:
+        thread.join()
+    deadline = time.monotonic() + 30
+    while filled.snapshot()["kept_bytes"] <= LIMIT and time.monotonic() < deadline:
+        reader(64)
+    room.close()
+
+    assert not wrong
+    assert filled.snapshot()["kept_bytes"] > LIMIT  # some of it has gone again
+    assert LIMIT // 2 < max(seen) <= LIMIT
+    filled.close()
+
+
+def test_what_does_not_fit_beside_what_others_use_is_read_and_not_kept(tmp_path, caplog):
+    blob = blob_of(300)
+    backend = MadeBackend(blob)
+    filled, room = roomy(blob, backend, tmp_path)
+    with filled.blobs[0].file.path.open("rb"):  # as another daemon has it
+        read(filled, blob, *range(300))
+        assert data_bytes(tmp_path) <= LIMIT
+        assert len(ready(filled)) >= 80
+        assert caplog.text.count("all of it is in use") == 1
+        requests = len(backend.data_requests(blob))
+        read(filled, blob, 299)
+        assert len(backend.data_requests(blob)) == requests + 1
+    assert room.make_room() > 0
+    read(filled, blob, 299)
+    assert 299 in ready(filled)
+    room.close()
+    filled.close()
+
+
+def test_prefetch_ends_where_nothing_more_may_be_kept(tmp_path, caplog):
+    blob = blob_of(1000)
+    backend = MadeBackend(blob)
+    filled, room = roomy(blob, backend, tmp_path)
+    with filled.blobs[0].file.path.open("rb"):
+        prefetcher = Prefetcher(filled, PREFETCH, everything=True)
+        prefetcher.start()
+        assert prefetcher.wait(30)
+    asked = sum(size for _, size in backend.data_requests(blob))
+    # And what was under way: with two threads that ask, two that keep, four in their line.
+    assert asked <= LIMIT + 9 * 2.5 * PREFETCH.batch_size < blob.data_size
+    assert data_bytes(tmp_path) <= LIMIT
+    prefetcher.close()
+    room.close()
     filled.close()
 
 

@@ -32,6 +32,7 @@ cdef enum:
     # Plain bytes that are decoded before they are written to the cache file: they are in the
     # processor's cache then, and the next ones take their place.
     SLICE_BYTES = 1 << 19
+    NO_ROOM = 1     # instead of -errno: the directory is at its limit
 
 
 cdef bint keep_fetched(Fetch fetch) except -1:
@@ -113,7 +114,7 @@ cdef int keep_chunks(Fetch fetch, uint32_t i, uint32_t limit) except -1:
         else:
             rc = store_staged(fetch, i, end)
         fetch.blob.disk_refuses = rc != 0
-        if rc != 0 and fetch.blob.file.keeps:
+        if rc < 0 and fetch.blob.file.keeps:
             fetch.blob.note_disk(rc)
         i = end
     return 0
@@ -195,7 +196,11 @@ cdef int stage(const Chunk *chunks, uint32_t start, uint32_t end,
 
 cdef int store(Fetch fetch, uint32_t start, uint32_t end, uint64_t offset, const uint8_t *data,
                uint64_t size) except? -1:
-    """Write the *size* bytes that are the chunks [start, end), then set their bits."""
+    """Write the *size* bytes that are the chunks [start, end), then set their bits.
+
+    0, -errno, NO_ROOM.
+    """
+    cdef object room = None
     cdef Chunk *chunks = fetch.claims.chunks
     cdef uint32_t i
     cdef int rc
@@ -204,11 +209,17 @@ cdef int store(Fetch fetch, uint32_t start, uint32_t end, uint64_t offset, const
         sealed = fetch.blob.pages.seal(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
         data = <const uint8_t *>PyByteArray_AS_STRING(sealed)
         size = len(sealed)
+    if fetch.blob.uses is not None:
+        room = fetch.blob.uses.room
+    if room is not None and not room.take(size, wait=fetch.prefetching):
+        return NO_ROOM
     with nogil:
         if fetch.blob.fresh is None:
             rc = fetch.blob.file.store(offset, data, size)
         else:
             rc = store_vouched(fetch.blob, chunks + start, end - start, offset, data, size)
+    if room is not None:
+        room.give(size, written=rc == 0)
     if rc == -ENODATA:
         fetch.blob.lose_file()
     if rc != 0:

@@ -9,6 +9,7 @@ cdef struct Use:
 cdef class Uses:
     cdef Use *rows              # owned; memory is touched for chunks that are used
     cdef uint32_t count
+    cdef readonly object room   # `cache.quota.Quota` to be asked before writing, or None
     cdef uint64_t evictions     # atomic: raised after each batch of chunks has been evicted
 
     # chunk *index*, which lies at *offset* of the cache file, is used now

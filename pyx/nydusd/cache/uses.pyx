@@ -45,9 +45,9 @@ def stamp_now():
 
 @cython.final
 cdef class Uses:
-    """Of *count* chunks; none has been used."""
+    """Of *count* chunks; none has been used. *room* is asked before any of them is kept."""
 
-    def __cinit__(self, uint32_t count):
+    def __cinit__(self, uint32_t count, room=None):
         cdef void *base = mmap(NULL, (count or 1) * sizeof(Use), PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if base == MAP_FAILED:
@@ -55,6 +55,7 @@ cdef class Uses:
         self.rows = <Use *>base
         self.count = count
         self.evictions = 0
+        self.room = room
 
     def __dealloc__(self):
         if self.rows != NULL:
