@@ -164,7 +164,7 @@ def test_a_token_is_renewed_in_the_background_before_it_expires(registry_of, bac
     authorizer = backend._authorizer
     authorizer._token = old = authorizer._token._replace(renew=0.0)
     renewed = threading.Event()
-    server.script("/token", lambda exchange: (renewed.wait(10), server._token(exchange))[1])
+    server.script("/token", lambda exchange: (renewed.wait(60), server._token(exchange))[1])
 
     read(backend)
     assert authorizer._token is old  # nobody has waited

@@ -32,7 +32,7 @@ def device(blob: MadeBlob, backend: MadeBackend, folder, batch_size: int = WINDO
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         os.sched_yield()

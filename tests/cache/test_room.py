@@ -163,7 +163,7 @@ def test_readers_get_right_bytes_while_chunks_go(tmp_path, compressed, validate)
     for thread in readers:
         thread.start()
     freed = 0
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while freed < 600 * 8192 and time.monotonic() < deadline:
         freed += evict(filled.blobs[0], LATER, 16 * 8192)
     stop.set()
@@ -273,7 +273,7 @@ def test_a_room_that_runs_keeps_the_limit(tmp_path, monkeypatch):
     room = room_of(tmp_path, LIMIT, filled)
     room.start()
     read(filled, blob, *range(300))
-    deadline = 2000
+    deadline = 6000
     while room.used() > LIMIT and deadline:
         threading.Event().wait(0.01)
         deadline -= 1

@@ -19,8 +19,8 @@ from tests.disclosure import login, secret
 from tests.servers import faults
 from tests.servers.certificates import Authority
 from tests.servers.loopback import LoopbackServer
-from tests.servers.nginx import free_port
 from tests.servers.oss import OssServer
+from tests.servers.ports import free_port
 from tests.servers.registry import USER, ScriptedRegistry
 
 DATA = bytes(range(256)) * 16

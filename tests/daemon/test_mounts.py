@@ -136,7 +136,7 @@ def test_prefetch_fills_the_cache_without_a_reader(mounts, pool, tmp_path, image
     mounts.mount(request_for(image, tmp_path, prefetch=prefetch))
     wanted = sum(blob.info.chunk_count for blob in pool.blobs())
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while ready_chunks(tmp_path) < wanted and time.monotonic() < deadline:
         os.sched_yield()
 

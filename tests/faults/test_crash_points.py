@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STRIDE = int(os.environ.get("NYDUSD_CRASH_STRIDE", "4"))
 STATES = int(os.environ.get("NYDUSD_CRASH_STATES", "30"))
 POINTS_MIN = 200
-LIMIT_S = 60 if STRIDE > 1 else 3600
+LIMIT_S = 240 if STRIDE > 1 else 3600
 
 pytestmark = [
     pytest.mark.skipif(not SUPPORTED, reason="the tracer knows the system calls of x86-64 alone"),

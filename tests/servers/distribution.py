@@ -19,7 +19,8 @@ from urllib.parse import parse_qs, urlencode
 
 from tests.disclosure import login, secret
 from tests.servers.certificates import Authority
-from tests.servers.nginx import free_port, listens
+from tests.servers.nginx import listens
+from tests.servers.ports import free_port
 from tests.servers.scripted import ScriptedServer
 
 START_TIMEOUT_S = 60

@@ -18,6 +18,8 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.servers.ports import free_port
+
 MOST_HEAD_BYTES = 1 << 16
 SEND_BYTES = 1 << 16
 
@@ -247,8 +249,8 @@ class LoopbackServer:
         else:
             listener = socket.socket()
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.port = self.port or free_port()
             listener.bind(("127.0.0.1", self.port))
-            self.port = listener.getsockname()[1]
         listener.listen(256)
         self._listener = listener
         self.healed.clear()
@@ -305,7 +307,7 @@ class LoopbackServer:
                 for each in self.requests
             )
 
-    def wait_for(self, requests: int, timeout: float = 20) -> None:
+    def wait_for(self, requests: int, timeout: float = 60) -> None:
         """Until so many requests have come; `TimeoutError` after *timeout* seconds."""
         deadline = time.monotonic() + timeout
         while len(self.requests) < requests:

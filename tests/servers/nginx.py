@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.servers.ports import free_port
+
 START_TIMEOUT_S = 60
 PROGRAM = shutil.which("nginx", path="/usr/sbin:/usr/bin")
 
@@ -88,14 +90,6 @@ class Nginx:
     def requests(self) -> list[str]:
         """The lines of the access log."""
         return (self.folder / "access.log").read_text().splitlines()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def listens(port: int) -> bool:

@@ -11,6 +11,8 @@ import struct
 import threading
 from typing import NamedTuple
 
+from tests.servers.ports import free_port
+
 TLS_HELLO = b"\x16"  # first byte of a client that speaks TLS
 
 
@@ -239,7 +241,7 @@ class ScriptedServer:
         else:
             self._listener = socket.socket()
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind(("127.0.0.1", port))
+            self._listener.bind(("127.0.0.1", port or free_port()))
             self.port = self._listener.getsockname()[1]
         self._listener.listen(256)
         self._start(self._accept)

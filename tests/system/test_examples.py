@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.distribution import PROGRAM
-from tests.servers.nginx import free_port
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {

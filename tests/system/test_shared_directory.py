@@ -360,7 +360,7 @@ def test_no_link_leads_out_of_the_directory_on_the_host(mnt, folder, tmp_path):
     (mnt / "directory").mkdir()
     (folder / "directory").rename(tmp_path / "moved")
     (folder / "directory").symlink_to("../outside")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (mnt / "directory").is_symlink():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -396,7 +396,7 @@ def test_the_daemon_lets_go_of_what_the_kernel_forgets(writable, mnt, folder):
     assert len(tree(mnt)) == 800
     held = writable.open_files()
     assert held >= before + 800
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while writable.open_files() > before + 20:
         assert time.monotonic() < deadline, writable.open_files()
         Path("/proc/sys/vm/drop_caches").write_text("2")
@@ -532,7 +532,7 @@ class TestApi:
             os.write(fd, b"y")
         with pytest.raises(OSError, match=rf"\[Errno {errno.ENOENT}\]"):
             os.close(fd)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while held_below(daemon, folder):
             assert time.monotonic() < deadline, held_below(daemon, folder)
             time.sleep(0.01)
@@ -571,7 +571,7 @@ def test_many_that_change_one_directory_at_a_time_leave_it_whole(serve, folder):
         assert {name: row[:6] for name, row in tree(daemon.mountpoint).items()} == {
             name: row[:6] for name, row in tree(folder).items()
         }
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while daemon.open_files() > before + 30:
             assert time.monotonic() < deadline, daemon.open_files()
             Path("/proc/sys/vm/drop_caches").write_text("2")
