@@ -5,6 +5,7 @@ Importing this module imports asyncio and uvloop: it is done when there is time 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nydusd")
 
 ANSWER_SECONDS = 1.0  # for the jobs that run when the end comes
-LOOK_SECONDS = 0.005
 
 
 def keep_alive(loop: asyncio.AbstractEventLoop) -> None:
@@ -40,12 +40,12 @@ def keep_alive(loop: asyncio.AbstractEventLoop) -> None:
 
 async def finish(service: Service) -> None:
     """Stop the loop once the answer to the job that runs is on its way."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + ANSWER_SECONDS
-    while not service.is_idle and loop.time() < deadline:
-        await asyncio.sleep(LOOK_SECONDS)
+    is_idle = asyncio.Event()
+    service.when_idle(is_idle.set)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(is_idle.wait(), ANSWER_SECONDS)
     await asyncio.sleep(0)
-    loop.stop()
+    asyncio.get_running_loop().stop()
 
 
 def make_protocol(make: Callable[[], Connection]) -> Callable[[], asyncio.BaseProtocol]:

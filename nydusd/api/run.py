@@ -76,8 +76,9 @@ def serve_until_end(
     finally:
         tell("STOPPING=1")
         socket_file.remove()
-        control.stop(CONTROL_SECONDS)
-        daemon.stop()
+        if not daemon.has_left:
+            control.stop(CONTROL_SECONDS)
+            daemon.stop()
     return 0
 
 

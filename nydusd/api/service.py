@@ -37,12 +37,20 @@ class Service:
         self._control = control
         self._looks: ControlThread | None = None
         self._jobs: set[Pending] = set()  # what has been begun and not been answered
+        self._told_idle: list[Callable[[], None]] = []
         self.loop: Loop | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether no answer is due."""
         return not self._jobs
+
+    def when_idle(self, tell: Callable[[], None]) -> None:
+        """Have *tell* called once no answer is due, at once if so; in the loop's thread."""
+        if self.is_idle:
+            tell()
+        else:
+            self._told_idle.append(tell)
 
     def answer(self, request: Request) -> Answer:
         """The answer to *request*, or one that comes."""
@@ -86,6 +94,8 @@ class Service:
         def give(response: Response) -> None:
             self._jobs.discard(pending)
             pending.set(response)
+            while self._told_idle and self.is_idle:
+                self._told_idle.pop()()
 
         def done(result: Response, exc: BaseException | None) -> None:
             response = result if exc is None else self._failed(route, request, exc)

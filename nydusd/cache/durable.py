@@ -306,8 +306,8 @@ def view_trusted(paths: MapPaths, count: int, file: BlobFile) -> ChunkMap:
 class DurableRecord:
     """The record of one blob that is open: its bits, and what they are about.
 
-    `look` and `sync` are called by `SYNCER`'s thread, `close` by whoever closes the blob, before
-    chunk map and data file.
+    `look` is called by `SYNCER`'s thread, `sync` by others as well, `close` by whoever closes the
+    blob, before chunk map and data file.
     """
 
     def __init__(self, bits: ChunkMap, chunks: ChunkMap, file: BlobFile, paths: MapPaths) -> None:

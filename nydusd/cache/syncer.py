@@ -23,11 +23,15 @@ T = TypeVar("T")
 logger = logging.getLogger("nydusd")
 
 SYNC_INTERVAL_S = 5.0  # chunks of the last seconds before a power cut are fetched again
+REST_SECONDS = 1.0  # for a look that is under way
 LOOK_INTERVAL_S = 0.02  # between two looks while a file changes all the time
 
 
 class Kept(Protocol):
-    """A data file and what is known of it; called by the thread, after it was closed as well."""
+    """A data file and what is known of it; may be called after it was closed as well.
+
+    By the thread alone, but for `sync`.
+    """
 
     def watch(self, watches: Watches) -> int:
         """Have the file watched: the number of the watch, -1 when it is closed."""
@@ -67,6 +71,22 @@ class Syncer:
                 self._watches.remove(number)
             if not self._files and self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
+
+    def rest(self) -> None:
+        """Have on the disk what was kept so far, and look after no file any more.
+
+        For a process whose end is waited for: with watches of the kernel open that takes 5 to 14 ms
+        longer (`perf.stalls`, upgrade).
+        """
+        with self._lock:
+            files, thread = list(self._files), self._thread
+            self._files.clear()
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+        for file in files:
+            _try(file.sync)
+        if thread is not None:
+            thread.join(REST_SECONDS)
 
     def _start(self) -> None:
         from nydusd.base.inotify import Watches

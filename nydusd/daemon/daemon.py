@@ -14,6 +14,7 @@ from typing import Protocol
 from nydusd.base.errors import MountError
 from nydusd.cache.metered import metered_opener
 from nydusd.cache.pool import BlobPool
+from nydusd.cache.syncer import SYNCER
 from nydusd.config.model import Config
 from nydusd.daemon.errors import NotSupported
 from nydusd.daemon.events import Events
@@ -104,8 +105,10 @@ class Daemon:
             self._end.ask("the FUSE connection is gone")
 
     def inherit(self, inherited: Inherited) -> None:
-        """Have a session of another process served from `start_service` on."""
-        self.session = self.make_session(inherited=inherited)
+        """Have a session of another process ready, and served from `start_service` on."""
+        session = self.make_session(inherited=inherited)
+        session.prepare()
+        self.session = session
 
     @property
     def shown_state(self) -> str:
@@ -196,12 +199,22 @@ class Daemon:
     def leave(self) -> None:
         """End, and leave the kernel mount to a successor.
 
-        When it returns nothing is read from the kernel any more: the successor may start.
+        When it returns nothing is read from the kernel any more: the successor may start. Readers
+        wait from then on, and whoever starts it may wait for the end of this process before: what
+        takes time is done while they are served.
         """
         self._leaves_mount = True
         if self.machine.state is State.RUNNING:
+            SYNCER.rest()
             self.machine.fire(Event.STOP, self._stop_session)
+        if self.machine.state is State.READY:
+            self.machine.fire(Event.EXIT, self._stop_session)
         self._end.ask("exit was asked for")
+
+    @property
+    def has_left(self) -> bool:
+        """Whether a successor waits for the end of the process, which closes what is open."""
+        return self._leaves_mount and self.machine.state is State.DIE
 
     # --- the end
 
@@ -214,11 +227,8 @@ class Daemon:
             self.machine.fire(Event.STOP, self._stop_session)
         else:
             self._stop_session()
-        leaves = self._leaves_mount and self.machine.state is State.READY
         # A backend that hangs must not keep the process from ending.
-        self.machine.fire(
-            Event.EXIT if leaves else Event.STOP, partial(self.mounts.close, CLOSE_SECONDS)
-        )
+        self.machine.fire(Event.STOP, partial(self.mounts.close, CLOSE_SECONDS))
 
 
 def settle() -> None:

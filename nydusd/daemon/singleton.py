@@ -42,6 +42,7 @@ class Singleton:
     """A daemon as *settings* ask for it; see `Daemon` for who calls what."""
 
     session = None  # there is no FUSE connection
+    has_left = False  # nor anything that is left to a successor
 
     def __init__(self, settings: SingletonSettings, end: EndRequest) -> None:
         self.settings = settings

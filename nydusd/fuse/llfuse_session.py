@@ -60,7 +60,7 @@ def begin(llfuse: ModuleType, mountpoint: Path) -> None:
 class Inherited(NamedTuple):
     """A session that another process has mounted and negotiated."""
 
-    fd: int  # open /dev/fuse, owned by the new session from its `start` on
+    fd: int  # open /dev/fuse, owned by the new session from its `prepare` on
     offered: int  # flags of the kernel in FUSE_INIT
     accepted: int
     drain: str  # what to do with requests it took and did not answer, see `fuse.drain`
@@ -72,8 +72,9 @@ class Session:
 
     *zero_message_open* tells the kernel never to ask for OPEN (one image given at start).
     *supervised*: somebody else holds the descriptor too, and looks at the mountpoint when this
-    process has died; see `Refresher`. With *inherited* nothing is mounted. *on_end* is called once,
-    in the session's thread, when it has ended by itself or by `stop`, after the mount is gone.
+    process has died; see `Refresher`. With *inherited* nothing is mounted, and `prepare` comes
+    before `start`. *on_end* is called once, in the session's thread, when it has ended by itself or
+    by `stop`, after the mount is gone.
     """
 
     def __init__(
@@ -104,25 +105,69 @@ class Session:
         if inherited is not None:
             self._server.adopt(inherited.offered, inherited.accepted)
         self._refresher = Refresher(self._mountpoint) if supervised else None
+        self._silence = threading.Lock()  # held while the session falls silent
+        self._is_silent = False  # guarded by self._silence
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    def prepare(self) -> None:
+        """Have all ready to serve the inherited descriptor; `MountError`, and nothing is changed.
+
+        Readers wait while one process follows the other, and not yet now. Nothing is read, and
+        nobody is disturbed who still serves the mount.
+        """
+        self._mountpoint = self._mountpoint.absolute()
+        try:
+            os.set_inheritable(self._fd, False)
+            self._look_up_device()
+            self._begin(load_llfuse(), held=True)
+        except BaseException:
+            os.close(self._fd)
+            self._fd = -1
+            raise
+
     def start(self) -> None:
-        """Mount, or adopt the inherited descriptor, and serve; `MountError` when that fails.
+        """Mount, or go on with the inherited descriptor, and serve; `MountError` when that fails.
 
         When it returns the kernel has agreed with us and the mount can be used.
         """
-        llfuse = load_llfuse()
-        self._open()
+        if self._inherited is not None:
+            os.set_blocking(self._fd, True)  # the reference waits with epoll
+            drain(self._inherited.drain, self._device)
+            channel.release()
+        else:
+            llfuse = load_llfuse()
+            self._mount()
+            try:
+                self._begin(llfuse)
+            except BaseException:
+                self._close()
+                raise
+            self._await_negotiation()
+        self._vfs.on_change(self._changed)
+        self._refresh()
+
+    def _mount(self) -> None:
+        """Get a descriptor, and the connection's number."""
+        self._mountpoint = mount.check_mountpoint(self._mountpoint)
+        self._fd = mount.mount_fuse(self._mountpoint, writable=self._writable)
+        logger.info("mount source %s dest %s fd %d", mount.SOURCE, self._mountpoint, self._fd)
         try:
-            channel.open_session(self._fd, self._server)
-            begin(llfuse, self._mountpoint)
-        except BaseException:
+            self._look_up_device()
+        except BaseException:  # no descriptor is left for the mount table
+            mount.detach(self._mountpoint)  # what was mounted a moment ago
             self._close()
             raise
-        if self._inherited is not None:
-            drain(self._inherited.drain, self._device)
+
+    def _look_up_device(self) -> None:
+        device = mount.device_at(self._mountpoint)
+        self._device = -1 if device is None else device
+
+    def _begin(self, llfuse: ModuleType, *, held: bool = False) -> None:
+        """Start the threads; *held*: they read nothing before they are released."""
+        channel.open_session(self._fd, self._server, held=held)
+        begin(llfuse, self._mountpoint)
         thread = threading.Thread(
             target=self._run, args=(llfuse,), name="fuse_session", daemon=True
         )
@@ -132,33 +177,8 @@ class Session:
         except BaseException:  # as many threads as there may be
             self._deferred.stop(-errno.ENOTCONN, 0.0)
             llfuse.close(unmount=False)
-            if self._inherited is None:
-                self._close()
             raise
         self._thread = thread
-        if self._inherited is None:
-            self._await_negotiation()
-        self._vfs.on_change(self._changed)
-        self._refresh()
-
-    def _open(self) -> None:
-        """Get a descriptor and the connection's number."""
-        if self._inherited is None:
-            self._mountpoint = mount.check_mountpoint(self._mountpoint)
-            self._fd = mount.mount_fuse(self._mountpoint, writable=self._writable)
-            logger.info("mount source %s dest %s fd %d", mount.SOURCE, self._mountpoint, self._fd)
-        else:
-            self._mountpoint = self._mountpoint.absolute()
-            os.set_inheritable(self._fd, False)
-            os.set_blocking(self._fd, True)  # the reference waits with epoll
-        try:
-            device = mount.device_at(self._mountpoint)
-        except BaseException:  # no descriptor is left for the mount table
-            if self._inherited is None:
-                mount.detach(self._mountpoint)  # what was mounted a moment ago
-                self._close()
-            raise
-        self._device = -1 if device is None else device
 
     def _changed(self, parent: int, name: bytes | None) -> None:
         """Let the kernel look again; see `Vfs.on_change`."""
@@ -201,18 +221,31 @@ class Session:
         elif code:
             logger.info("FUSE connection of %s ended by the kernel", self._mountpoint)
         try:
-            channel.stop_workers(STOP_SECONDS)
-            self._vfs.on_change(None)
-            # A successor has the kernel send again what stays unanswered.
-            self._deferred.stop(
-                -errno.ENOTCONN if self._unmounts else 0, 0.0 if code else DRAIN_SECONDS
-            )
+            self._fall_silent()
+            channel.stop_workers(STOP_SECONDS)  # those that had hardly begun by then
             llfuse.close(unmount=False)
         finally:
             self._close()
             self._ended.set()
             if self._on_end is not None:
                 self._on_end()
+
+    def _fall_silent(self) -> None:
+        """Read no more; answer what has been read, or leave it to a successor after a while."""
+        with self._silence:
+            if self._is_silent:
+                return
+            self._is_silent = True
+            channel.stop_workers(STOP_SECONDS)
+            self._vfs.on_change(None)
+            drain_seconds = 0.0 if channel.end_code() else DRAIN_SECONDS
+            if self._unmounts:
+                self._deferred.stop(-errno.ENOTCONN, drain_seconds)
+                return
+            # A successor has the kernel send again what is left. Readers wait for it, and not for
+            # the end of our threads.
+            self._deferred.stop(0, drain_seconds, join=0.0)
+            os.set_blocking(self._fd, False)  # as a successor of the other kind needs it
 
     def _detach(self) -> None:
         """Take the mount away, if it is still ours and not to be left."""
@@ -227,8 +260,6 @@ class Session:
         """Take the mount away and close the descriptor."""
         self._detach()
         if self._fd >= 0:
-            if not self._unmounts:
-                os.set_blocking(self._fd, False)  # as a successor of the other kind needs it
             os.close(self._fd)
             self._fd = -1
 
@@ -239,7 +270,8 @@ class Session:
     def stop(self, *, unmount: bool = True) -> None:
         """End serving in bounded time; with *unmount* false the kernel mount stays.
 
-        Requests being served are answered. Not to be called from `on_end`.
+        Requests being served are answered. A mount that stays may be served by somebody else when
+        it returns, while the threads here are still about to end. Not to be called from `on_end`.
         """
         if self._ended.is_set():
             return
@@ -248,9 +280,8 @@ class Session:
             self._close()
             return
         self._detach()
-        channel.stop_workers(STOP_SECONDS)
-        self._thread.join(2 * STOP_SECONDS)
-        if self._thread.is_alive():
+        self._fall_silent()
+        if unmount and not self._ended.wait(2 * STOP_SECONDS):
             logger.error("the FUSE session of %s does not end", self._mountpoint)
 
     @property

@@ -38,8 +38,16 @@ class Served:
         self.vfs.mount(self.filesystem, where)
         self.ended = threading.Event()
         self.session = Session(self.vfs, path, on_end=self.ended.set, **options)
-        self.session.start()
+        if "inherited" in options:
+            self.session.prepare()
+        else:
+            self.session.start()
         self.device = self.session.connection_id
+
+    def leave(self) -> None:
+        """Stop for a successor, who is of the same process here: it must have ended wholly."""
+        self.session.stop(unmount=False)
+        assert self.session.wait(END_SECONDS)
 
     def is_mounted(self) -> bool:
         return mount.device_at(self.path) == self.device
@@ -68,10 +76,17 @@ def serve(tmp_path):
     running = []
 
     def start(**options) -> Served:
+        served = prepare(**options)
+        if "inherited" in options:
+            served.session.start()
+        return served
+
+    def prepare(**options) -> Served:
         served = Served(tmp_path, **options)
         running.append(served)
         return served
 
+    start.prepare = prepare
     yield start
     for served in running:
         served.filesystem.release.set()
@@ -199,7 +214,7 @@ def test_a_mount_can_be_left_and_adopted(serve, tmp_path):
     assert (tmp_path / "quick").read_bytes() == b"soon"
     file = (tmp_path / "big").open("rb")
     inherited = heritage(first.session)
-    first.session.stop(unmount=False)
+    first.leave()
     assert first.ended.is_set()
     assert first.is_mounted()
 
@@ -221,7 +236,7 @@ def test_a_read_that_was_left_unanswered_is_sent_again_to_the_successor(serve, t
         read = pool.submit((tmp_path / "slow-0").read_bytes)
         while first.session.waiting_reads == 0:
             pass
-        first.session.stop(unmount=False)
+        first.leave()
         first.filesystem.release.set()
         second = serve(inherited=inherited)
         second.filesystem.release.set()
@@ -231,19 +246,49 @@ def test_a_read_that_was_left_unanswered_is_sent_again_to_the_successor(serve, t
 def test_what_was_agreed_on_with_the_kernel_is_known_to_the_successor(serve):
     first = serve(zero_message_open=True)
     inherited = heritage(first.session)
-    first.session.stop(unmount=False)
+    first.leave()
 
     second = serve(inherited=inherited)
     assert second.session.negotiation == (0, inherited.offered, inherited.accepted)
 
 
-def test_a_session_that_was_inherited_and_never_started_can_end_the_mount(serve, tmp_path):
+@pytest.mark.parametrize("is_prepared", [False, True], ids=["inherited", "prepared"])
+def test_a_session_that_was_never_started_can_end_the_mount(serve, tmp_path, is_prepared):
     first = serve()
     inherited = heritage(first.session)
-    first.session.stop(unmount=False)
+    first.leave()
 
-    Session(Vfs(), tmp_path, inherited=inherited).stop()
+    second = Session(Vfs(), tmp_path, inherited=inherited)
+    if is_prepared:
+        second.prepare()
+    second.stop()
     assert not first.is_mounted()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(inherited.fd)
+    assert has_no_workers()
+
+
+def test_a_prepared_session_takes_no_request_before_it_is_started(serve, tmp_path, fusectl):
+    first = serve()
+    second_inherits, third_inherits = (heritage(first.session, "none") for _ in range(2))
+    first.leave()
+    waiting = fusectl / str(first.device) / "waiting"
+    second = serve.prepare(inherited=second_inherits)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "quick").read_bytes)
+        while int(waiting.read_text()) == 0:
+            pass
+        second.leave()  # what it had taken nobody would answer: nothing is sent again
+        serve(inherited=third_inherits)
+        assert read.result(END_SECONDS) == b"soon"
+
+
+def test_a_session_that_cannot_be_prepared_leaves_the_mount_to_who_serves_it(serve, tmp_path):
+    first = serve()
+    inherited = heritage(first.session)
+    with pytest.raises(MountError, match="still run"):
+        Session(Vfs(), tmp_path, inherited=inherited).prepare()
+    assert (tmp_path / "big").read_bytes() == FILES[b"big"]
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(inherited.fd)
 
@@ -252,7 +297,7 @@ def test_a_descriptor_is_left_as_a_successor_of_the_other_kind_wants_it(serve):
     first = serve()
     inherited = heritage(first.session)
     assert os.get_blocking(inherited.fd)
-    first.session.stop(unmount=False)
+    first.leave()
     assert not os.get_blocking(inherited.fd)
     serve(inherited=inherited)
     assert os.get_blocking(inherited.fd)

@@ -4,7 +4,8 @@ llfuse binds `fuse_mount` and `fuse_unmount` by name. `expose` puts this module'
 so that llfuse gets a channel of ours: `receive` reads /dev/fuse and answers through the server
 without the GIL, until the end. libfuse is told of a made-up INIT, and its answer to that goes
 nowhere: the kernel's INIT is the server's business, and was another process's where the descriptor
-is inherited. One session at a time in a process.
+is inherited. Workers can be had ready before they may read, and stand by until `release`. One
+session at a time in a process.
 """
 
 import os
@@ -15,7 +16,8 @@ from libc.signal cimport SIG_DFL, SIG_IGN, SIGUSR1
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-from posix.unistd cimport read as c_read, usleep
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport read as c_read
 
 from nydusd.fs.op cimport iovec
 from nydusd.fuse.reply cimport (
@@ -43,6 +45,12 @@ cdef extern from "<pthread.h>" nogil:
         pass
     int pthread_mutex_lock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_timedwait(pthread_cond_t *, pthread_mutex_t *, const timespec *)
+    int pthread_cond_signal(pthread_cond_t *)
+    int pthread_cond_broadcast(pthread_cond_t *)
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
@@ -87,9 +95,8 @@ cdef extern from *:
     void fuse_session_exit(struct fuse_session *);
 
     static pthread_mutex_t workers_lock = PTHREAD_MUTEX_INITIALIZER;
-    static __thread void *thread_worker = NULL;
-    static inline void *my_worker_get(void) { return thread_worker; }
-    static inline void my_worker_set(void *p) { thread_worker = p; }
+    static pthread_cond_t released = PTHREAD_COND_INITIALIZER;
+    static pthread_cond_t worker_left = PTHREAD_COND_INITIALIZER;
     static inline int my_tid(void) { return (int)syscall(SYS_gettid); }
     static inline void signal_thread(int tid, int number)
         { syscall(SYS_tgkill, (int)getpid(), tid, number); }
@@ -115,8 +122,8 @@ cdef extern from *:
     void fuse_chan_destroy(fuse_chan *) nogil
     void fuse_session_exit(fuse_session *) nogil
     pthread_mutex_t workers_lock
-    void *my_worker_get() noexcept nogil
-    void my_worker_set(void *) noexcept nogil
+    pthread_cond_t released
+    pthread_cond_t worker_left
     int my_tid() noexcept nogil
     void signal_thread(int tid, int number) noexcept nogil
     void name_thread(const char *) noexcept nogil
@@ -144,6 +151,7 @@ cdef struct Session:
     ReplyPort port          # set once before start
     void *server            # borrowed from `the_server`
     int stopping            # atomic
+    bint is_held            # guarded by workers_lock; nothing is read yet
     int end_code            # atomic; errno with which the kernel ended the connection
     int is_libfuse_told     # atomic; it has had its INIT
     Worker *workers         # guarded by workers_lock
@@ -160,7 +168,7 @@ cdef void on_wake(int number) noexcept nogil:
 
 
 cdef Worker *join_workers() noexcept nogil:
-    """A record for this thread, which has none; NULL = no memory."""
+    """A record for this thread; NULL = no memory."""
     cdef sigset_t wake
     cdef Worker *worker = <Worker *>calloc(1, sizeof(Worker))
     if worker == NULL:
@@ -178,18 +186,17 @@ cdef Worker *join_workers() noexcept nogil:
     worker.next = session.workers
     session.workers = worker
     pthread_mutex_unlock(&workers_lock)
-    my_worker_set(worker)
     return worker
 
 
 cdef void leave_workers(Worker *worker) noexcept nogil:
     cdef Worker **link = &session.workers
-    my_worker_set(NULL)
     pthread_mutex_lock(&workers_lock)
     while link[0] != NULL and link[0] != worker:
         link = &link[0].next
     if link[0] == worker:
         link[0] = worker.next
+    pthread_cond_signal(&worker_left)
     pthread_mutex_unlock(&workers_lock)
     free_room(worker.room)
     free(worker)
@@ -231,9 +238,18 @@ cdef void give_permit(Room *room) noexcept nogil:
     room.has_permit = False
 
 
+cdef void stand_by() noexcept nogil:
+    """Wait until requests may be read, or the end."""
+    pthread_mutex_lock(&workers_lock)
+    while session.is_held and not state_load(&session.stopping):
+        pthread_cond_wait(&released, &workers_lock)
+    pthread_mutex_unlock(&workers_lock)
+
+
 cdef void serve_requests(Worker *worker, char *buf, size_t size) noexcept nogil:
     """Answer requests until the end."""
     cdef ssize_t n
+    stand_by()
     while not state_load(&session.stopping):
         if not worker.room.has_permit and not take_permit(worker.room):
             continue
@@ -250,14 +266,15 @@ cdef void serve_requests(Worker *worker, char *buf, size_t size) noexcept nogil:
 
 cdef int receive(fuse_chan **channel, char *buf, size_t size) noexcept nogil:
     """`fuse_chan_ops.receive`: libfuse's INIT once, and afterwards 0: the session is over."""
-    cdef Worker *worker = <Worker *>my_worker_get()
-    if worker == NULL:
-        worker = join_workers()
+    cdef Worker *worker
+    # Who carries the INIT away is no worker meanwhile: it may never come back, when others have
+    # ended the session by then.
+    if state_claim(&session.is_libfuse_told, 0, 1):
+        return make_up_init(buf)
+    worker = join_workers()
     if worker == NULL:
         state_store(&session.end_code, ENOMEM)
     else:
-        if state_claim(&session.is_libfuse_told, 0, 1):
-            return make_up_init(buf)
         serve_requests(worker, buf, size)
         leave_workers(worker)
     fuse_session_exit(fuse_chan_session(channel[0]))
@@ -327,8 +344,11 @@ def libfuse_path():
     return library_of(<void *>fuse_chan_new)
 
 
-def open_session(int fd, Server server not None):
-    """Make *fd*, borrowed, what the workers read and *server* what answers."""
+def open_session(int fd, Server server not None, *, bint held=False):
+    """Make *fd*, borrowed, what the workers read and *server* what answers.
+
+    *held*: they read nothing before `release`.
+    """
     cdef sigaction_t wake
     cdef sigaction_t present
     global the_server
@@ -337,6 +357,7 @@ def open_session(int fd, Server server not None):
     memset(&session, 0, sizeof(Session))
     session.port.fd = fd
     session.port.send = send_to_device
+    session.is_held = held
     the_server = server
     session.server = <void *>server
     if sigaction(SIGUSR1, NULL, &present) == 0 and (
@@ -346,28 +367,52 @@ def open_session(int fd, Server server not None):
         check(-errno if sigaction(SIGUSR1, &wake, NULL) != 0 else 0, "sigaction(SIGUSR1)")
 
 
+cdef bint signal_workers(const timespec *until) noexcept nogil:
+    """Wake every worker; whether all have left at the time *until* at the latest."""
+    cdef Worker *worker
+    cdef int rc = 0
+    cdef bint is_empty
+    pthread_mutex_lock(&workers_lock)
+    pthread_cond_broadcast(&released)
+    worker = session.workers
+    while worker != NULL:
+        signal_thread(worker.tid, SIGUSR1)
+        worker = worker.next
+    while session.workers != NULL and rc == 0:
+        rc = pthread_cond_timedwait(&worker_left, &workers_lock, until)
+    is_empty = session.workers == NULL
+    pthread_mutex_unlock(&workers_lock)
+    return is_empty
+
+
+def release():
+    """Let the workers of a held session read."""
+    with nogil:
+        pthread_mutex_lock(&workers_lock)
+        session.is_held = False
+        pthread_cond_broadcast(&released)
+        pthread_mutex_unlock(&workers_lock)
+
+
 def stop_workers(double timeout):
     """Make every worker finish what it serves and leave; whether all did within *timeout* seconds.
 
     A worker that had seen no order to stop just before it began to read would miss a single
     signal, so they are sent until it has left.
     """
-    cdef Worker *worker
+    cdef timespec until
     cdef bint is_empty
-    cdef unsigned int pause_us = 200
+    cdef int64_t pause_us = 200
     state_store(&session.stopping, 1)
     deadline = time.monotonic() + timeout
     while True:
         with nogil:
-            pthread_mutex_lock(&workers_lock)
-            worker = session.workers
-            is_empty = worker == NULL
-            while worker != NULL:
-                signal_thread(worker.tid, SIGUSR1)
-                worker = worker.next
-            pthread_mutex_unlock(&workers_lock)
-            if not is_empty:
-                usleep(pause_us)
+            clock_gettime(CLOCK_REALTIME, &until)
+            until.tv_nsec += pause_us * 1000
+            if until.tv_nsec >= 1000000000:
+                until.tv_sec += 1
+                until.tv_nsec -= 1000000000
+            is_empty = signal_workers(&until)
         if is_empty:
             return True
         if time.monotonic() >= deadline:
