@@ -184,6 +184,18 @@ def _check_endpoint(endpoint: str) -> str:
     return "is not of the form name[:port]; the scheme has a key of its own"
 
 
+def _check_redirect_scheme(scheme: str) -> str:
+    return one_of(scheme, SCHEMES) if scheme else ""
+
+
+def _check_addr(addr: str) -> str:
+    """Where blobs are served: a URL, or a unix socket by its path."""
+    is_path = "://" not in addr and ("/" in addr or ":" not in addr)
+    if is_path or not check_url(addr):
+        return ""
+    return "is neither a URL of the form http://host[:port]/… or https://… nor a path"
+
+
 _STORAGE_KEYS: Final = (
     Key("scheme", TEXT, "https", check=_check_scheme),
     Key("endpoint", TEXT, "", required="12", check=_check_endpoint),
@@ -205,19 +217,22 @@ REGISTRY: Final = Section(
     model.Registry,
     (
         Key("scheme", TEXT, "https"),
-        Key("host", TEXT, "", required="12"),
+        Key("host", TEXT, "", required="12", check=_check_endpoint),
         Key("repo", TEXT, "", required="12"),
         Key("auth", OPTIONAL_TEXT, secret=True),
         Key("registry_token", OPTIONAL_TEXT, secret=True),
-        Key("blob_url_scheme", TEXT, ""),
-        Key("blob_redirected_host", TEXT, ""),
+        Key("blob_url_scheme", TEXT, "", check=_check_redirect_scheme),
+        Key("blob_redirected_host", TEXT, "", check=_check_endpoint),
     ),
     inline=REMOTE,
     no_effect=READ_AHEAD,
 )
 HTTP_PROXY: Final = Section(
     model.HttpProxy,
-    (Key("addr", TEXT, "", required="12", secret=True), Key("path", TEXT, "")),
+    (
+        Key("addr", TEXT, "", required="12", secret=True, check=_check_addr),
+        Key("path", TEXT, ""),
+    ),
     inline=REMOTE,
     no_effect=READ_AHEAD,
 )

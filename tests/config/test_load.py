@@ -364,3 +364,38 @@ batch_size = -1
         "backend.registry.host",
         "cache.type",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("registry", "host", "http://h"),
+        ("registry", "host", "h/path"),
+        ("registry", "host", "h h"),
+        ("registry", "host", "h:99999"),
+        ("registry", "blob_url_scheme", "gopher"),
+        ("registry", "blob_redirected_host", "https://cdn"),
+        ("registry", "blob_redirected_host", "cdn/path"),
+        ("oss", "endpoint", "http://e"),
+        ("s3", "endpoint", "e/x"),
+        ("http-proxy", "addr", "h:80"),
+        ("http-proxy", "addr", "ftp://h"),
+        ("http-proxy", "addr", "http://"),
+    ],
+)
+def test_an_address_that_cannot_be_is_told_with_its_key(kind, key, value):
+    whole = {"host": "h", "repo": "r", "endpoint": "e", "bucket_name": "b", "region": "r"}
+    backend = {"type": kind, kind: {**whole, "addr": "http://h", key: value}}
+    report = examine(json.dumps({**V2, "backend": backend}))
+
+    assert [text.partition(":")[0] for text in report.errors] == [f"backend.{kind}.{key}"]
+
+
+def test_addresses_of_every_form_are_taken():
+    for host in ("h", "h:5000", "127.0.0.1:5000", "[::1]:5000", "registry.example.org"):
+        registry = {"host": host, "repo": "r", "blob_redirected_host": host, "blob_url_scheme": ""}
+        backend = {"type": "registry", "registry": registry}
+        assert not examine(json.dumps({**V2, "backend": backend})).errors
+    for addr in ("/run/socket", "run/socket", "http://h:1/path", "https://user:password@h"):
+        backend = {"type": "http-proxy", "http-proxy": {"addr": addr}}
+        assert not examine(json.dumps({**V2, "backend": backend})).errors
