@@ -52,9 +52,11 @@ class RegistryBackend(HttpBackend):
         self._repo = quote(config.repo.strip("/"), safe="/")
         self._redirects = RedirectCache()
         self._authorizer = Authorizer(self.credentials, self, config.registry_token)
-        # The first request runs alone, so that one login serves all that come with it.
+        # The first request runs alone, so that one login serves all that come with it. A registry
+        # in the clear that nobody has credentials for is not expected to want a login: there its
+        # round trip is spared those that come with it.
         self._first = threading.Lock()
-        self._ready = False
+        self._ready = self._scheme == "http" and not (config.auth or config.registry_token)
         if ":" in config.blob_redirected_host.rpartition("]")[2]:
             logger.warning("blob_redirected_host: its port is not used, that of the redirect stays")
         super().__init__(config.connection)

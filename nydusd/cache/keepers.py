@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("nydusd")
 
-WAITING_EACH = 2  # for each thread, in the line
+WAITING_EACH = 3  # for each thread, in the line
 
 
 class Keepers:

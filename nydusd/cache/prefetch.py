@@ -20,7 +20,7 @@ from nydusd.base.errors import BackendError, BlobCorrupt
 from nydusd.base.ratelimit import TokenBucket
 from nydusd.base.record import NamedTuple
 from nydusd.cache.device import waiting_readers
-from nydusd.cache.fill import Filling, cut_spans, get_run, get_spans, run_end
+from nydusd.cache.fill import Filling, cut_spans, get_run, get_spans, next_missing, run_end
 from nydusd.cache.keepers import Keepers
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Prefetcher:
 
     *hinted*: spans to fetch first, in order, after each blob's own prefix; walked on a background
     thread. *everything*: then all that is left (v6; for v5 *hinted* names every file), which
-    `stream_prefetch` asks for too, as a stream of each blob.
+    `stream_prefetch` asks for too, as a stream of each blob. *places*: tells of a blob by index and
+    chunk count where chunks are (`rafs.chunk_records.places_of_blob`): the first requests for
+    everything need not wait for its CI array.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Prefetcher:
         hinted: Iterable[Span] = (),
         *,
         everything: bool = False,
+        places: Callable[[int, int], bytes] | None = None,
     ) -> None:
+        self._places = places
         self._blobs = [blob for blob in device.blobs if blob is not None and blob.file is not None]
         self._by_index = {blob.info.blob_index: blob for blob in self._blobs}
         self._batch_size = max(config.batch_size, REQUEST_BYTES_MIN)
@@ -170,6 +174,9 @@ class Prefetcher:
         for blob in begun:
             yield from self._runs(blob, blob.info.prefetch_size)
         yield from self._hinted_work(hinted)
+        early: dict[int, int] = {}
+        if everything and not self._streaming:
+            yield from self._early(described, early)
         if self._streaming or everything:
             yield from self._descriptions(described)
         if self._streaming:
@@ -178,17 +185,46 @@ class Prefetcher:
                     yield partial(self._stream, blob)
         if everything:
             for blob in described:
-                yield from self._runs(blob, blob.info.data_size)
+                yield from self._runs(blob, blob.info.data_size, early.get(blob.info.blob_index, 0))
+
+    def _early(self, blobs: list[CachedBlob], ends: dict[int, int]) -> Iterator[Work]:
+        """One request a thread for chunks whose CI array is not here; *ends*: the chunk after."""
+        if self._places is None:
+            return
+        from nydusd.cache.early import early_end, may_begin_early
+
+        left = len(self._threads)
+        for blob in blobs:
+            if not left or not may_begin_early(blob):
+                continue
+            places = self._places(blob.info.blob_index, blob.info.chunk_count)
+            most = self._longest_request(blob.info.data_size)
+            first, end = 0, early_end(places, 0, most)
+            while end > first and left:
+                yield partial(self._get_early, blob, places, first, end, most)
+                left -= 1
+                ends[blob.info.blob_index] = first = end
+                end = early_end(places, first, most)
+
+    def _get_early(
+        self, blob: CachedBlob, places: bytes, first: int, end: int, most: int
+    ) -> Filling | None:
+        """Have the chunks [*first*, *end*), those that are not where *places* say as well."""
+        from nydusd.cache.early import get_early
+
+        filling = get_early(blob, places, first, end, most)
+        if filling is None or next_missing(blob, first, end) < end:
+            self._try(partial(get_run, blob, first, end, most))
+        return filling
 
     def _descriptions(self, blobs: list[CachedBlob]) -> Iterator[Work]:
         """Have the CI arrays of *blobs* side by side: each is a round trip before any chunk."""
         return (partial(describe, blob) for blob in blobs)
 
-    def _runs(self, blob: CachedBlob, limit: int) -> Iterator[Work]:
-        """Requests for the chunks that begin in the first *limit* stored bytes."""
+    def _runs(self, blob: CachedBlob, limit: int, first: int = 0) -> Iterator[Work]:
+        """Requests for the chunks from *first* on that begin in the first *limit* stored bytes."""
         if not self._try(partial(describe, blob)):
             return
-        first = 0
         most = self._longest_request(limit)
         end = run_end(blob, first, self._batch_size, most, limit)
         while end > first:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -274,13 +275,16 @@ class Mounts:
         if not (work.enable and wish.enable):
             return None
         from nydusd.cache.prefetch import Prefetcher  # few mounts ask for it
+        from nydusd.rafs.chunk_records import places_of_blob
 
         paths = [os.fsencode(path) for path in request.prefetch_files]
         everything = wants_everything(bootstrap, paths, prefetch_all=wish.prefetch_all)
         spans = spans_to_prefetch(bootstrap, paths)
         if everything and bootstrap.version == 5:  # without a CI array: by way of the files
             spans = chain(spans, spans_to_prefetch(bootstrap, [b"/"]))
-        return Prefetcher(device, work, spans, everything=everything)
+        return Prefetcher(
+            device, work, spans, everything=everything, places=partial(places_of_blob, bootstrap)
+        )
 
     def umount(self, mountpoint: str, timeout: float | None = None) -> bool:
         """Take *mountpoint* away; `NotMounted` when nothing is mounted at exactly that path.

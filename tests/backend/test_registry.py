@@ -191,19 +191,43 @@ def test_a_renewal_that_fails_disturbs_nobody(registry_of, backend_of):
     assert len(server.tokens_asked()) == 2  # the next one after a pause
 
 
-def test_many_readers_log_in_once(registry_of, backend_of):
-    server = registry_of(auth="bearer")
-    backend = backend_of(server)
+def read_side_by_side(backend, count):
+    """What *count* readers get."""
     results = []
-    threads = [threading.Thread(target=lambda: results.append(read(backend))) for _ in range(16)]
+    threads = [threading.Thread(target=lambda: results.append(read(backend))) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
+    return results
 
-    assert results == [BLOB[100:1100]] * 16
+
+def test_many_readers_log_in_once(registry_of, backend_of):
+    server = registry_of(auth="bearer")
+    assert read_side_by_side(backend_of(server, auth=USER), 16) == [BLOB[100:1100]] * 16
     assert len(server.tokens_asked()) == 1
     assert server.count("/v2/") == 17
+
+
+def test_many_readers_without_credentials_get_one_token(registry_of, backend_of):
+    server = registry_of(auth="bearer")
+    assert read_side_by_side(backend_of(server), 16) == [BLOB[100:1100]] * 16
+    assert len(server.tokens_asked()) == 1
+    assert server.count("/v2/") <= 32
+
+
+def test_a_registry_in_the_clear_that_wants_no_login_is_asked_side_by_side(registry_of, backend_of):
+    server = registry_of()
+    backend = backend_of(server)
+    together = threading.Barrier(4)
+
+    def answer(exchange):
+        together.wait(30)
+        return scripted.serve(exchange)
+
+    server.script("/v2/", answer)
+    assert read_side_by_side(backend, 4) == [BLOB[100:1100]] * 4
+    assert server.count("/v2/") == 4
 
 
 def test_wrong_credentials_are_told_and_do_not_storm_the_token_server(registry_of, backend_of):

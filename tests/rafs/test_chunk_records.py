@@ -8,6 +8,7 @@ from nydusd.rafs.chunk_records import (
     chunk_table,
     digest_and_size,
     place_of,
+    places_of_blob,
     record_in_blob,
     record_of_span,
 )
@@ -31,6 +32,20 @@ def test_the_chunk_table_of_v6_says_what_the_spans_of_v5_say():
     assert place_of(record) == (0, 0)
     digest, size = digest_and_size(record)
     assert (digest[:4].hex(), size) == (ChunkFields(record).digest[:4].hex(), 36)
+
+
+def test_the_places_of_a_blob_are_told_in_chunk_order():
+    image = BootstrapV6(golden("tiny-v6"))
+    (record,) = chunk_table(image)
+    fields = ChunkFields(record)
+    told = fields.compressed_offset.to_bytes(8, "little") + fields.compressed_size.to_bytes(
+        8, "little"
+    )
+
+    assert places_of_blob(image, 0, 1) == told
+    assert places_of_blob(image, 0, 2) == told + bytes(16)
+    assert places_of_blob(image, 1, 1) == bytes(16)
+    assert places_of_blob(BootstrapV5(golden("tiny-v5")), 0, 1) == b""
 
 
 def test_a_record_can_move_to_another_blob():

@@ -21,7 +21,6 @@ from nydusd.rafs.bootstrap cimport SPAN_HOLE, ChunkSpan
 
 
 cdef uint64_t end(Fetch fetch) except? 0:
-    """Give up what *fetch* holds; bytes that it asked of the backend."""
     cdef uint64_t size = fetch.drop()
     note_end(size)
     return size
@@ -35,10 +34,6 @@ cdef class Filling:
     it must be the thread that got them, which holds some of `cache.allowance`.
     """
 
-    cdef Fetch fetch
-    cdef readonly uint64_t size
-    cdef readonly bint bound
-
     def keep(self):
         """Decode them, write them to the cache file, and let go of them."""
         try:
@@ -48,7 +43,6 @@ cdef class Filling:
 
 
 cdef Filling got(Fetch fetch, uint64_t batch_size):
-    """What *fetch* has claimed, had from the backend."""
     cdef Filling filling = Filling()
     cdef uint32_t i
     fetch.claims.sort()

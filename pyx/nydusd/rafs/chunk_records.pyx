@@ -1,4 +1,7 @@
-"""Chunk records of an image that exists: for builds that refer to its chunks, for their digests."""
+"""Chunk records of an image that exists: for builds that refer to its chunks, for what they tell.
+
+Digests, and the places of stored bytes, by a table that every v6 bootstrap has beside its files.
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint32_t, uint64_t
@@ -29,23 +32,54 @@ def chunk_table(Bootstrap bootstrap):
     return [data[i:i + RECORD_SIZE] for i in range(0, len(data), RECORD_SIZE)]
 
 
+cdef const ChunkRecord *table_of(Bootstrap bootstrap, uint64_t *count) except? NULL:
+    """The chunk table of a v6 image, and its records; none where there is none."""
+    cdef const ExtSuperblockV6 *ext = <const ExtSuperblockV6 *>bootstrap.file.at(
+        V6_EXT_SUPERBLOCK_OFFSET, sizeof(ExtSuperblockV6))
+    cdef const ChunkRecord *records = NULL
+    cdef uint64_t n = 0
+    if ext != NULL and bootstrap.version == 6:
+        n = ext.chunk_table_size // sizeof(ChunkRecord)
+        records = <const ChunkRecord *>bootstrap.file.at(
+            ext.chunk_table_offset, n * sizeof(ChunkRecord))
+    count[0] = n if records != NULL else 0
+    return records
+
+
+def places_of_blob(Bootstrap bootstrap, uint32_t blob_index, uint32_t count):
+    """Where the stored bytes of the *count* chunks of a blob lie, by a v6 image's chunk table.
+
+    Offset and size as 8 bytes each, in chunk order; zeros where the table does not tell. b"" for no
+    table. The blob's own CI array is what counts.
+    """
+    cdef uint64_t n = 0
+    cdef const ChunkRecord *records = table_of(bootstrap, &n)
+    cdef uint64_t i
+    cdef uint64_t *target
+    cdef bytes places
+    if n == 0:
+        return b""
+    places = bytes(<size_t>count * 2 * sizeof(uint64_t))
+    target = <uint64_t *>PyBytes_AS_STRING(places)      # nobody else has it yet
+    with nogil:
+        for i in range(n):
+            if records[i].blob_index == blob_index and records[i].index < count:
+                target[2 * <size_t>records[i].index] = records[i].compressed_offset
+                target[2 * <size_t>records[i].index + 1] = records[i].compressed_size
+    return places
+
+
 def digests_of_blob(Bootstrap bootstrap, uint32_t blob_index, uint32_t count):
     """The digests of the *count* chunks of a blob, by a v6 image's chunk table; b"" for no table.
 
     32 bytes each in chunk order, zeros where the table does not tell.
     """
-    cdef const ExtSuperblockV6 *ext = <const ExtSuperblockV6 *>bootstrap.file.at(
-        V6_EXT_SUPERBLOCK_OFFSET, sizeof(ExtSuperblockV6))
-    cdef const ChunkRecord *records = NULL
     cdef uint64_t n = 0
+    cdef const ChunkRecord *records = table_of(bootstrap, &n)
     cdef uint64_t i
     cdef bytes digests
     cdef char *target
-    if ext != NULL and bootstrap.version == 6:
-        n = ext.chunk_table_size // sizeof(ChunkRecord)
-        records = <const ChunkRecord *>bootstrap.file.at(
-            ext.chunk_table_offset, n * sizeof(ChunkRecord))
-    if records == NULL or n == 0:
+    if n == 0:
         return b""
     digests = bytes(<size_t>count * sizeof(records.digest))
     target = PyBytes_AS_STRING(digests)     # nobody else has it yet
