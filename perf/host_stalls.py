@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from perf.cold_start import make_root
-from tests.snapshotter.host import Host, pack, push_image
+from tests.snapshotter.host import Host, container, pack, push_image
 from tests.system.control import ask
 from tests.system.daemon import parse_command
 
 BLOCK = "64k"
 FILE_MIB = 32
 TASKS = "containerd-state/io.containerd.runtime.v2.task/default"  # containers as runc has them
+FIRST_BYTES = 4 << 20  # fio reads less than that before it reads its file
 BEFORE_S = 0.5  # reads before what is measured
 # After a daemon is there again the snapshotter asks it for its state and watches it from then on.
 AFTER_S = 1.0
@@ -66,7 +67,13 @@ class Reading:
     """fio at work on *file*; a context manager, with the outcome in `report` afterwards."""
 
     def __init__(self, file: Path, work: Path) -> None:
-        options = ("--rw=randread", "--direct=1", "--time_based", f"--runtime={LIMIT_S}")
+        options = (
+            "--thread",
+            "--rw=randread",
+            "--direct=1",
+            "--time_based",
+            f"--runtime={LIMIT_S}",
+        )
         self.process = subprocess.Popen(
             fio(file, *options, "--readonly"),
             cwd=work,
@@ -76,8 +83,16 @@ class Reading:
         self.report: dict[str, Any] = {}
 
     def __enter__(self) -> Reading:
+        deadline = time.monotonic() + LIMIT_S
+        while self.bytes_read() < FIRST_BYTES:
+            assert time.monotonic() < deadline, "fio does not begin"
+            time.sleep(0.01)
         time.sleep(BEFORE_S)
         return self
+
+    def bytes_read(self) -> int:
+        """How much fio has read, of anything."""
+        return int(Path(f"/proc/{self.process.pid}/io").read_text().split()[1])
 
     def __exit__(self, *exc: object) -> None:
         self.process.send_signal(signal.SIGINT)  # fio reports and ends
@@ -105,11 +120,10 @@ class Measured:
         self.found: dict[str, list[float]] = {}
         self.generation = 0
         host.pull(reference)
-        # runc knows the containers of all hosts by their names.
-        container = f"{host.folder.parent.name}-{host.folder.name}"
-        host.run_detached(reference, container, "sleep", "100000")
+        name = f"reading-{host.folder.name}"
+        host.run_detached(reference, name, "sleep", "100000")
         host.await_daemons(1)
-        self.file = host.folder / TASKS / container / "rootfs" / "data" / "big"
+        self.file = host.folder / TASKS / container(name) / "rootfs" / "data" / "big"
         self.file.read_bytes()
 
     def note(self, what: str, seconds: float) -> None:
