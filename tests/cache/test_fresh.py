@@ -12,8 +12,8 @@ def made() -> MadeBlob:
     return MadeBlob([bytes([n]) * 5000 for n in range(6)], 5)
 
 
-def validated(blob: MadeBlob, folder):
-    return device(blob, MadeBackend(blob), folder, 1 << 20, validate=True)
+def validated(blob: MadeBlob, folder, batch_size=1 << 20):
+    return device(blob, MadeBackend(blob), folder, batch_size, validate=True)
 
 
 def hits_of(device, spans) -> int:
@@ -30,6 +30,15 @@ def test_what_was_just_fetched_and_checked_is_answered_from_the_file(tmp_path):
     assert read_spans(with_cache, blob.spans()) == blob.content
     assert hits_of(with_cache, blob.spans()) == 6
     assert read_spans(with_cache, blob.spans()) == blob.content
+    with_cache.close()
+
+
+def test_readers_in_four_places_of_an_image_do_not_push_out_what_each_has_just_checked(tmp_path):
+    blob = MadeBlob([bytes([n % 251]) * 64 for n in range(3 * 2048 + 1)], 5)
+    with_cache = validated(blob, tmp_path, batch_size=0)
+    spans = [blob.span(index) for index in range(0, 3 * 2048 + 1, 2048)]
+    assert hits_of(with_cache, spans) == 0
+    assert hits_of(with_cache, spans) == 4
     with_cache.close()
 
 

@@ -5,6 +5,7 @@ from nydusd.rafs.blobmeta cimport ChunkPlace
 
 cdef enum:
     FRESH_ROWS = 2048       # chunks that are remembered; a power of two
+    FRESH_WAYS = 4          # rows that a chunk may be in, of which the oldest makes room
     FRESH_DIGEST_BYTES = 32
     WRITES_MAX = 32         # of our own that are followed at one time
 
@@ -53,5 +54,6 @@ cdef class FreshChunks:
     cdef bint vouches(self, uint32_t index, const ChunkPlace *place,
                       const uint8_t *digest) noexcept nogil
     cdef void look_at_file(self) noexcept nogil
+    cdef FreshRow *row_to_use(self, const FreshRow *new) noexcept nogil
     cdef void forget(self, uint64_t offset, uint64_t end) noexcept nogil
     cdef int follow(self, uint64_t offset, uint64_t end) noexcept nogil
