@@ -32,7 +32,11 @@ def raise_open_files_limit(wanted: int) -> None:
     """
     if wanted == 0:
         return
-    file_max = int(Path("/proc/sys/fs/file-max").read_text())
+    try:
+        file_max = int(Path("/proc/sys/fs/file-max").read_text())
+    except OSError as exc:  # a container without /proc
+        logger.warning("cannot raise rlimit-nofile (%s): going on with what is set", exc)
+        return
     if file_max < 2 * RESERVED_FILES:
         raise ConfigError(
             "The fs.file-max sysctl is too low to allow a reasonable number of open files"

@@ -46,7 +46,8 @@ def mount_fuse(mountpoint: Path, *, writable: bool) -> int:
     try:
         fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as exc:
-        raise MountError(f"/dev/fuse: {exc.strerror}; is the fuse module loaded?") from exc
+        hint = "; is the fuse module loaded?" if exc.errno in (errno.ENOENT, errno.ENODEV) else ""
+        raise MountError(f"/dev/fuse: {exc.strerror}{hint}") from exc
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOATIME
     data = (
         f"default_permissions,fd={fd},rootmode=40000,user_id={os.geteuid()},"

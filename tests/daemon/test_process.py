@@ -112,6 +112,19 @@ def test_a_limit_that_cannot_be_raised_is_a_warning():
     assert "cannot raise rlimit-nofile to 1000" in done.stderr
 
 
+@pytest.mark.root
+def test_without_proc_the_limit_stays_as_it_is():
+    hidden = 'mount -t tmpfs none /proc && exec "$0" -c "$1" 700'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hidden, sys.executable, LOWERED],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout.split() == ["256", "512"], done.stderr
+    assert "cannot raise rlimit-nofile" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
