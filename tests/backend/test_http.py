@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 
 import pytest
 
@@ -6,10 +7,12 @@ from nydusd.backend import retry
 from nydusd.backend.http_proxy import HttpProxyBackend
 from nydusd.base.errors import BackendError, FailureKind
 from nydusd.config.model import Connection, HttpProxy, Proxy
-from tests.servers import scripted
-from tests.servers.scripted import ScriptedServer
+from tests.backend import reading
+from tests.servers import faults
+from tests.servers.loopback import LoopbackServer
 
 BLOB = bytes(range(256)) * 1024
+read = partial(reading.read, blob_id="b1", offset=100, size=1000)
 
 
 @pytest.fixture(autouse=True)
@@ -19,27 +22,17 @@ def short_pauses(monkeypatch):
 
 @pytest.fixture
 def server():
-    with ScriptedServer({"/blobs/b1": BLOB}) as server:
+    with LoopbackServer({"/blobs/b1": BLOB}) as server:
         yield server
 
 
 @pytest.fixture
-def backend_of():
-    opened = []
-
+def backend_of(close_later):
     def open_one(server, **connection):
-        opened.append(HttpProxyBackend(HttpProxy(server.url, "blobs", Connection(**connection))))
-        return opened[-1]
+        config = HttpProxy(server.url, "blobs", Connection(**connection))
+        return close_later(HttpProxyBackend(config))
 
-    yield open_one
-    for backend in opened:
-        backend.close()
-
-
-def read(backend, size=1000, offset=100, **more):
-    buffer = bytearray(size)
-    backend.reader("b1").read_into(buffer, offset, **more)
-    return bytes(buffer)
+    return open_one
 
 
 def failure(backend, **more):
@@ -51,32 +44,34 @@ def failure(backend, **more):
 def test_headers_of_the_configuration_go_with_every_request(server, backend_of):
     read(backend_of(server, headers=(("X-Cluster", "blue"),)))
 
-    assert server.seen[0].headers["x-cluster"] == "blue"
-    assert server.seen[0].headers["user-agent"].startswith("nydusd/")
+    assert server.requests[0].headers["x-cluster"] == "blue"
+    assert server.requests[0].headers["user-agent"].startswith("nydusd/")
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        scripted.status(500),
-        scripted.status(503),
-        scripted.status(429),
-        scripted.hang_up,
-        scripted.reset,
-        scripted.long_body(10),
-        scripted.wrong_range(5),
-        scripted.raw(b"nonsense\r\n\r\n"),
+        partial(faults.status, code=500),
+        partial(faults.status, code=503),
+        partial(faults.status, code=429),
+        faults.close,
+        faults.reset,
+        faults.endless_body,
+        faults.other_range,
+        faults.garbage,
     ],
 )
 def test_a_fault_that_passes_is_not_noticed(server, backend_of, fault):
-    server.script("/blobs", fault, times=3)
+    server.script(fault, times=3, path="/blobs")
 
     assert read(backend_of(server)) == BLOB[100:1100]
-    assert len(server.seen) == 4
+    assert len(server.requests) == 4
 
 
 def test_a_fault_that_stays_is_an_error_after_the_last_retry(server, backend_of):
-    server.script("/blobs", scripted.status(500, body=b'{"errors":[{"code":"UNKNOWN"}]}'))
+    server.script(
+        partial(faults.status, code=500, body=b'{"errors":[{"code":"UNKNOWN"}]}'), path="/blobs"
+    )
     backend = backend_of(server)
 
     error = failure(backend)
@@ -84,35 +79,35 @@ def test_a_fault_that_stays_is_an_error_after_the_last_retry(server, backend_of)
     assert (error.kind, error.status) == (FailureKind.STATUS, 500)
     assert "(UNKNOWN)" in str(error)
     assert "tried 4 times" in str(error)
-    assert len(server.seen) == 4
-    server.unscript()
+    assert len(server.requests) == 4
+    server.heal()
     assert read(backend) == BLOB[100:1100]
 
 
 def test_retry_limit_is_the_number_of_retries(server, backend_of):
-    server.script("/blobs", scripted.status(500))
+    server.script(partial(faults.status, code=500), path="/blobs")
 
     failure(backend_of(server, retry_limit=6))
-    assert len(server.seen) == 7
+    assert len(server.requests) == 7
 
     failure(backend_of(server, retry_limit=6), background=True)
-    assert len(server.seen) == 9
+    assert len(server.requests) == 9
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 416])
 def test_what_will_not_change_is_not_asked_again(server, backend_of, code):
-    server.script("/blobs", scripted.status(code))
+    server.script(partial(faults.status, code=code), path="/blobs")
 
     assert failure(backend_of(server)).status == code
-    assert len(server.seen) == 1
+    assert len(server.requests) == 1
 
 
 def test_what_a_broken_body_has_brought_is_kept(server, backend_of):
-    server.script("/blobs", scripted.short_body(400), times=1)
-    server.script("/blobs", scripted.short_range(100), times=1)
+    server.script(partial(faults.short_body, size=100), times=1, path="/blobs")
+    server.script(partial(faults.close_in_body, size=400), times=1, path="/blobs")
 
     assert read(backend_of(server)) == BLOB[100:1100]
-    assert [seen.headers["range"] for seen in server.seen] == [
+    assert [seen.headers["range"] for seen in server.requests] == [
         "bytes=100-1099",
         "bytes=200-1099",
         "bytes=600-1099",
@@ -120,34 +115,34 @@ def test_what_a_broken_body_has_brought_is_kept(server, backend_of):
 
 
 def test_a_server_without_ranges_is_used_at_the_beginning_of_a_blob(server, backend_of):
-    server.script("/blobs", scripted.whole_blob)
+    server.script(faults.whole_object, path="/blobs")
 
     assert read(backend_of(server)) == BLOB[100:1100]
 
 
 def test_a_hanging_attempt_ends_in_time_and_the_next_one_reads(server, backend_of):
-    server.script("/blobs", scripted.hang, times=1)
+    server.script(faults.stall, times=1, path="/blobs")
 
     assert read(backend_of(server, timeout=1)) == BLOB[100:1100]
 
 
 def test_a_server_is_left_alone_when_it_asks_for_it(server, backend_of, monkeypatch):
     monkeypatch.setattr(retry, "READ_SECONDS", 2.0)
-    server.script("/blobs", scripted.status(429, {"Retry-After": "30"}))
+    server.script(partial(faults.status, code=429, retry_after="30"), path="/blobs")
     backend = backend_of(server, timeout=1)
 
     assert failure(backend).retry_after == 30
     assert "longer pause" in str(failure(backend))
-    assert len(server.seen) == 1
+    assert len(server.requests) == 1
 
 
 def test_closing_ends_a_pause(server, backend_of):
-    server.script("/blobs", scripted.status(503, {"Retry-After": "30"}))
+    server.script(partial(faults.status, code=503, retry_after="30"), path="/blobs")
     backend = backend_of(server)
     failures = []
     thread = threading.Thread(target=lambda: failures.append(failure(backend)))
     thread.start()
-    while not server.seen:
+    while not server.requests:
         pass
 
     backend.close()
@@ -157,19 +152,19 @@ def test_closing_ends_a_pause(server, backend_of):
 
 
 def test_the_size_is_asked_for_until_it_is_known(server, backend_of):
-    server.script("/blobs", scripted.status(500), times=3)
+    server.script(partial(faults.status, code=500), times=3, path="/blobs")
     reader = backend_of(server).reader("b1")
 
     assert reader.size() == len(BLOB)
     assert reader.size() == len(BLOB)
-    assert server.seen[-1].method == "HEAD"
+    assert server.requests[-1].method == "HEAD"
 
 
 def test_a_server_without_head_tells_the_size_with_one_byte(server, backend_of):
-    server.script("/blobs", scripted.status(403), method="HEAD")
+    server.script(partial(faults.status, code=403), method="HEAD", path="/blobs")
 
     assert backend_of(server).reader("b1").size() == len(BLOB)
-    assert server.seen[-1].headers["range"] == "bytes=0-0"
+    assert server.requests[-1].headers["range"] == "bytes=0-0"
 
 
 def test_the_size_of_a_blob_that_is_not_there(server, backend_of):
@@ -181,7 +176,7 @@ def test_the_size_of_a_blob_that_is_not_there(server, backend_of):
 
 def test_an_empty_range_asks_nobody(server, backend_of):
     assert read(backend_of(server), size=0) == b""
-    assert not server.seen
+    assert not server.requests
 
 
 def test_a_closed_backend_reads_no_more(server, backend_of):

@@ -8,7 +8,7 @@ from nydusd.base.errors import ConfigError
 from nydusd.config.model import Connection, HttpProxy
 from tests.servers import nginx
 from tests.servers.certificates import Authority
-from tests.servers.scripted import ScriptedServer
+from tests.servers.loopback import LoopbackServer
 
 BLOB = bytes(range(256)) * 16
 
@@ -28,22 +28,22 @@ def read(config, blob_id="b1"):
     ("tail", "path"), [("", "a/b"), ("/", "/a/b"), ("/", "a/b/"), ("/a", "b"), ("/a/b", "")]
 )
 def test_slashes_are_joined_singly(tail, path):
-    with ScriptedServer({"/a/b/b1": BLOB}) as server:
+    with LoopbackServer({"/a/b/b1": BLOB}) as server:
         assert read(HttpProxy(server.url + tail, path)) == (BLOB[50:150], len(BLOB))
 
-    assert {seen.target for seen in server.seen} == {"/a/b/b1"}
+    assert {seen.target for seen in server.requests} == {"/a/b/b1"}
 
 
 def test_a_blob_id_is_quoted():
-    with ScriptedServer({"/a%3Fb%23%25": BLOB}) as server:
+    with LoopbackServer({"/a%3Fb%23%25": BLOB}) as server:
         assert read(HttpProxy(server.url), "a?b#%")[0] == BLOB[50:150]
 
 
 def test_one_blob_behind_a_unix_socket(tmp_path):
-    with ScriptedServer({"/": BLOB}, unix_path=tmp_path / "s") as server:
+    with LoopbackServer({"/": BLOB}, unix=tmp_path / "s") as server:
         assert read(HttpProxy(str(tmp_path / "s"), "ignored")) == (BLOB[50:150], len(BLOB))
 
-    assert {seen.target for seen in server.seen} == {"/"}
+    assert {seen.target for seen in server.requests} == {"/"}
 
 
 @pytest.mark.parametrize("addr", ["ftp://host", "/nonexistent", "", "host:80", "a\0b"])

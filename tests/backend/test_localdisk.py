@@ -9,6 +9,7 @@ from nydusd.backend.open import open_backend
 from nydusd.base.errors import BackendError, ConfigError
 from nydusd.config.model import Backend, LocalDisk
 from tests.backend.disks import BASIC_DATA, Part, disk, for_blob
+from tests.backend.reading import read
 
 BLOB_ID = "0123456789abcdef" * 4
 DATA = os.urandom(3000)
@@ -18,16 +19,6 @@ def backend_of(tmp_path, image: bytes, **more) -> LocalDiskBackend:
     path = tmp_path / "disk"
     path.write_bytes(image)
     return LocalDiskBackend(LocalDisk(device_path=str(path), **more))
-
-
-def read(backend, blob_id: str, offset: int, size: int) -> bytes:
-    reader = backend.reader(blob_id)
-    try:
-        buffer = bytearray(size)
-        reader.read_into(buffer, offset)
-        return bytes(buffer)
-    finally:
-        reader.close()
 
 
 @pytest.mark.parametrize("sector", [512, 4096])

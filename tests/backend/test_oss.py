@@ -1,10 +1,13 @@
 """The OSS backend against a server that checks signatures as the service describes them."""
 
+from functools import partial
+
 import pytest
 
 from nydusd.backend.oss import OssBackend
 from nydusd.base.errors import BackendError
-from nydusd.config.model import Connection, Mirror, ObjectStorage
+from nydusd.config.model import Connection, Mirror
+from tests.backend.reading import read
 from tests.disclosure import MARK, secret
 from tests.servers import faults
 from tests.servers.loopback import LoopbackServer
@@ -23,35 +26,19 @@ def server():
 
 
 @pytest.fixture
-def backend(server):
+def backend(server, open_bucket):
     """A function that opens the bucket, with changes to the configuration."""
-    opened = []
-
-    def make(**changes):
-        config = ObjectStorage(
-            endpoint=f"localhost:{server.port}",
-            bucket_name="bkt",
-            scheme="http",
-            object_prefix="pre/",
-            access_key_id=KEY_ID,
-            access_key_secret=SECRET,
-        )
-        opened.append(OssBackend(config._replace(**changes)))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.close()
-
-
-def read(backend, offset=1000, size=500, blob=BLOB):
-    buffer = bytearray(size)
-    backend.reader(blob).read_into(buffer, offset)
-    return bytes(buffer)
+    return partial(
+        open_bucket,
+        OssBackend,
+        endpoint=f"localhost:{server.port}",
+        access_key_id=KEY_ID,
+        access_key_secret=SECRET,
+    )
 
 
 def test_a_signed_request_gets_the_range(backend, server):
-    assert read(backend()) == DATA[1000:1500]
+    assert read(backend(), BLOB) == DATA[1000:1500]
     (request,) = server.requests
     assert request.headers["range"] == "bytes=1000-1499"
     assert request.headers["host"] == f"bkt.localhost:{server.port}"
@@ -64,21 +51,21 @@ def test_the_size_is_asked_for_with_a_signed_head(backend, server):
 
 def test_a_wrong_secret_is_told_in_the_service_s_words_and_not_shown(backend):
     with pytest.raises(BackendError, match=r"status 403 \(SignatureDoesNotMatch\)") as caught:
-        read(backend(access_key_secret=secret("wrong")))
+        read(backend(access_key_secret=secret("wrong")), BLOB)
 
     assert MARK not in str(caught.value)
 
 
 def test_without_keys_requests_are_not_signed(backend, server):
     with pytest.raises(BackendError, match="403"):
-        read(backend(access_key_id="", access_key_secret=""))
+        read(backend(access_key_id="", access_key_secret=""), BLOB)
 
     assert "authorization" not in server.requests[0].headers
 
 
 def test_each_try_is_signed_for_its_own_time(backend, server):
     server.script(faults.status, times=1)
-    assert read(backend()) == DATA[1000:1500]
+    assert read(backend(), BLOB) == DATA[1000:1500]
 
     assert len(server.requests) == 2
     assert all(request.headers["date"].endswith("GMT") for request in server.requests)
@@ -87,14 +74,14 @@ def test_each_try_is_signed_for_its_own_time(backend, server):
 def test_a_name_with_odd_characters_is_found(backend, server):
     server.objects["/pre%20%2B/a%25b"] = DATA
 
-    assert read(backend(object_prefix="pre +/"), blob="a%b") == DATA[1000:1500]
+    assert read(backend(object_prefix="pre +/"), "a%b") == DATA[1000:1500]
 
 
 def test_a_mirror_gets_the_signed_request_too(backend, server):
     with LoopbackServer({f"/pre/{BLOB}": DATA}) as mirror:
-        assert (
-            read(backend(connection=Connection(mirrors=(Mirror(mirror.url),)))) == DATA[1000:1500]
-        )
+        opened = backend(connection=Connection(mirrors=(Mirror(mirror.url),)))
+
+        assert read(opened, BLOB) == DATA[1000:1500]
         assert mirror.requests[0].headers["authorization"].startswith(f"OSS {KEY_ID}:")
 
     assert not server.requests

@@ -7,7 +7,7 @@ from nydusd.backend.http_proxy import HttpProxyBackend
 from nydusd.backend.read_ahead import read_ahead
 from nydusd.base.errors import BackendError
 from nydusd.config.model import Connection, HttpProxy
-from tests.servers.scripted import ScriptedServer
+from tests.servers.loopback import LoopbackServer
 
 BLOB = bytes(range(251)) * 1000
 
@@ -18,12 +18,12 @@ def short_pieces(monkeypatch):
 
 
 def test_a_blob_comes_whole_in_ranges_that_follow_each_other():
-    with ScriptedServer({"/blobs/b1": BLOB}) as server:
+    with LoopbackServer({"/blobs/b1": BLOB}) as server:
         backend = HttpProxyBackend(HttpProxy(server.url, "blobs", Connection()))
         streamed = b"".join(bytes(piece) for piece in backend.reader("b1").stream(777))
         backend.close()
         ranges = sorted(
-            request.headers["range"] for request in server.seen if request.method == "GET"
+            request.headers["range"] for request in server.requests if request.method == "GET"
         )
     assert streamed == BLOB[777:]
     assert len(ranges) == -(-(len(BLOB) - 777) // 10_000)

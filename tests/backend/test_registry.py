@@ -1,5 +1,6 @@
 import base64
 import threading
+from functools import partial
 
 import pytest
 
@@ -7,13 +8,15 @@ from nydusd.backend import retry, token
 from nydusd.backend.registry import RegistryBackend
 from nydusd.base.errors import BackendError, ConfigError, FailureKind
 from nydusd.config.model import Connection, Registry
+from tests.backend import reading
 from tests.disclosure import secret
-from tests.servers import scripted
+from tests.servers import faults
+from tests.servers.loopback import LoopbackServer
 from tests.servers.registry import USER, ScriptedRegistry
-from tests.servers.scripted import ScriptedServer
 
 BLOB = bytes(range(256)) * 64
 BLOB_PATH = "/v2/team/app/blobs/sha256:b1"
+read = partial(reading.read, blob_id="b1", offset=100, size=1000)
 
 
 @pytest.fixture(autouse=True)
@@ -27,37 +30,28 @@ def registry_of():
 
     def start(**more):
         opened.append(ScriptedRegistry({"b1": BLOB, "b2": BLOB[::-1]}, **more))
+        opened[-1].start()
         return opened[-1]
 
     yield start
     for server in opened:
-        server.close()
+        server.stop()
 
 
 @pytest.fixture
-def backend_of():
-    opened = []
-
+def backend_of(close_later):
     def open_one(server, connection=None, **more):
         config = Registry(**server.config(**more))
-        opened.append(RegistryBackend(config._replace(connection=connection or Connection())))
-        return opened[-1]
+        config = config._replace(connection=connection or Connection())
+        return close_later(RegistryBackend(config))
 
-    yield open_one
-    for backend in opened:
-        backend.close()
+    return open_one
 
 
 @pytest.fixture
 def store():
-    with ScriptedServer({"/store/b1": BLOB, "/store/b2": BLOB[::-1]}) as server:
+    with LoopbackServer({"/store/b1": BLOB, "/store/b2": BLOB[::-1]}) as server:
         yield server
-
-
-def read(backend, offset=100, blob_id="b1"):
-    buffer = bytearray(1000)
-    backend.reader(blob_id).read_into(buffer, offset)
-    return bytes(buffer)
 
 
 def failure(backend, **more):
@@ -70,8 +64,8 @@ def test_a_registry_without_login(registry_of, backend_of):
     server = registry_of()
 
     assert read(backend_of(server)) == BLOB[100:1100]
-    assert server.seen[0].target == BLOB_PATH
-    assert "authorization" not in server.seen[0].headers
+    assert server.requests[0].target == BLOB_PATH
+    assert "authorization" not in server.requests[0].headers
 
 
 def test_a_password_is_sent_when_it_is_asked_for(registry_of, backend_of):
@@ -79,7 +73,7 @@ def test_a_password_is_sent_when_it_is_asked_for(registry_of, backend_of):
     backend = backend_of(server, auth=USER)
 
     assert read(backend) == read(backend) == BLOB[100:1100]
-    assert [seen.headers.get("authorization") for seen in server.seen] == [
+    assert [seen.headers.get("authorization") for seen in server.requests] == [
         None,
         f"Basic {USER}",
         f"Basic {USER}",
@@ -96,7 +90,7 @@ def test_a_token_is_fetched_once_and_kept(registry_of, backend_of):
     (asked,) = server.tokens_asked()
     assert asked.method == "POST"
     assert asked.headers["authorization"] == f"Basic {USER}"
-    assert [seen.headers.get("authorization") for seen in server.seen if seen != asked] == [
+    assert [seen.headers.get("authorization") for seen in server.requests if seen != asked] == [
         None,
         *["Bearer UNSPOKEN-token-1"] * 3,
     ]
@@ -153,7 +147,9 @@ def test_a_token_is_replaced_when_it_has_expired_without_a_refusal(registry_of, 
     read(backend)
     read(backend)
 
-    headers = [seen.headers.get("authorization") for seen in server.seen if seen.path != "/token"]
+    headers = [
+        seen.headers.get("authorization") for seen in server.requests if seen.path != "/token"
+    ]
     assert headers == [None, "Bearer UNSPOKEN-token-1", "Bearer UNSPOKEN-token-2"]
 
 
@@ -164,7 +160,7 @@ def test_a_token_is_renewed_in_the_background_before_it_expires(registry_of, bac
     authorizer = backend._authorizer
     authorizer._token = old = authorizer._token._replace(renew=0.0)
     renewed = threading.Event()
-    server.script("/token", lambda exchange: (renewed.wait(60), server._token(exchange))[1])
+    server.script(lambda exchange: (renewed.wait(60), server.respond(exchange)), path="/token")
 
     read(backend)
     assert authorizer._token is old  # nobody has waited
@@ -181,7 +177,7 @@ def test_a_renewal_that_fails_disturbs_nobody(registry_of, backend_of):
     read(backend)
     authorizer = backend._authorizer
     authorizer._token = authorizer._token._replace(renew=0.0)
-    server.script("/token", scripted.status(500))
+    server.script(partial(faults.status, code=500), path="/token")
 
     for _ in range(3):
         assert read(backend) == BLOB[100:1100]
@@ -206,14 +202,14 @@ def test_many_readers_log_in_once(registry_of, backend_of):
     server = registry_of(auth="bearer")
     assert read_side_by_side(backend_of(server, auth=USER), 16) == [BLOB[100:1100]] * 16
     assert len(server.tokens_asked()) == 1
-    assert server.count("/v2/") == 17
+    assert server.count(path="/v2/") == 17
 
 
 def test_many_readers_without_credentials_get_one_token(registry_of, backend_of):
     server = registry_of(auth="bearer")
     assert read_side_by_side(backend_of(server), 16) == [BLOB[100:1100]] * 16
     assert len(server.tokens_asked()) == 1
-    assert server.count("/v2/") <= 32
+    assert server.count(path="/v2/") <= 32
 
 
 def test_a_registry_in_the_clear_that_wants_no_login_is_asked_side_by_side(registry_of, backend_of):
@@ -223,11 +219,11 @@ def test_a_registry_in_the_clear_that_wants_no_login_is_asked_side_by_side(regis
 
     def answer(exchange):
         together.wait(30)
-        return scripted.serve(exchange)
+        exchange.serve()
 
-    server.script("/v2/", answer)
+    server.script(answer, path="/v2/")
     assert read_side_by_side(backend, 4) == [BLOB[100:1100]] * 4
-    assert server.count("/v2/") == 4
+    assert server.count(path="/v2/") == 4
 
 
 def test_wrong_credentials_are_told_and_do_not_storm_the_token_server(registry_of, backend_of):
@@ -297,11 +293,11 @@ def test_credentials_that_are_none_are_refused_at_once_and_not_shown(registry_of
 )
 def test_a_token_server_that_sends_no_token(registry_of, backend_of, reply):
     server = registry_of(auth="bearer")
-    server.script("/token", scripted.status(200, body=reply))
+    server.script(partial(faults.status, code=200, body=reply), path="/token")
     backend = backend_of(server)
 
     assert "token" in str(failure(backend))
-    server._rules.pop(0)
+    server.heal()
     backend._authorizer._refused = None
     assert read(backend) == BLOB[100:1100]
 
@@ -317,7 +313,7 @@ def test_a_token_whose_life_is_not_told(registry_of, backend_of, life):
 
 def test_a_token_server_in_trouble_is_tried_again(registry_of, backend_of):
     server = registry_of(auth="bearer", post=False)
-    server.script("/token", scripted.status(503), times=3)
+    server.script(partial(faults.status, code=503), times=3, path="/token")
 
     assert read(backend_of(server)) == BLOB[100:1100]
 
@@ -326,7 +322,9 @@ def test_a_token_server_in_trouble_is_tried_again(registry_of, backend_of):
 
 
 def redirected(registry, store, tail="", **more):
-    registry.script(BLOB_PATH, scripted.redirect(f"{store.url}/store/b1{tail}", **more))
+    registry.script(
+        partial(faults.redirect, location=f"{store.url}/store/b1{tail}", **more), path=BLOB_PATH
+    )
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -336,21 +334,21 @@ def test_a_redirect_is_followed_and_remembered(registry_of, backend_of, store, c
     backend = backend_of(registry)
 
     assert read(backend) == read(backend, offset=100) == BLOB[100:1100]
-    assert len(registry.seen) == 1
-    assert [seen.target for seen in store.seen] == ["/store/b1?sig=x"] * 2
-    assert store.seen[0].headers["range"] == "bytes=100-1099"
+    assert len(registry.requests) == 1
+    assert [seen.target for seen in store.requests] == ["/store/b1?sig=x"] * 2
+    assert store.requests[0].headers["range"] == "bytes=100-1099"
 
 
 def test_another_host_is_not_told_who_we_are(registry_of, backend_of, store):
     registry = registry_of(auth="bearer")
-    serve_it = registry._registry
 
     def send_away(exchange):
         if "authorization" not in exchange.request.headers:
-            return serve_it(exchange)
-        return scripted.redirect(f"{store.url}/store/b1")(exchange)
+            registry.respond(exchange)
+        else:
+            faults.redirect(exchange, f"{store.url}/store/b1")
 
-    registry.script(BLOB_PATH, send_away)
+    registry.script(send_away, path=BLOB_PATH)
     backend = backend_of(
         registry,
         Connection(headers=(("Cookie", "secret"), ("X-Trace", "on"))),
@@ -360,7 +358,7 @@ def test_another_host_is_not_told_who_we_are(registry_of, backend_of, store):
     read(backend)
     read(backend)
 
-    for seen in store.seen:
+    for seen in store.requests:
         assert "authorization" not in seen.headers
         assert "cookie" not in seen.headers
         assert seen.headers["x-trace"] == "on"
@@ -372,11 +370,11 @@ def test_a_target_that_has_expired_is_asked_for_again(registry_of, backend_of, s
     redirected(registry, store, "?sig=secret")
     backend = backend_of(registry)
     read(backend)
-    store.script("/store", scripted.status(code), times=1)
+    store.script(partial(faults.status, code=code), times=1, path="/store")
 
     with caplog.at_level("INFO"):
         assert read(backend) == BLOB[100:1100]
-    assert len(registry.seen) == 2
+    assert len(registry.requests) == 2
     assert "redirected link has expired" in caplog.text
     assert "secret" not in caplog.text
 
@@ -386,11 +384,11 @@ def test_a_target_that_fails_is_left_for_the_registry(registry_of, backend_of, s
     redirected(registry, store)
     backend = backend_of(registry)
     read(backend)
-    store.script("/store", scripted.reset)
-    registry.unscript()
+    store.script(faults.reset, path="/store")
+    registry.heal()
 
     assert read(backend) == BLOB[100:1100]
-    assert registry.count(BLOB_PATH) == 2
+    assert registry.count(path=BLOB_PATH) == 2
 
 
 def test_a_target_says_when_it_expires(registry_of, backend_of, store):
@@ -399,14 +397,14 @@ def test_a_target_says_when_it_expires(registry_of, backend_of, store):
     backend = backend_of(registry)
     read(backend)
     read(backend)
-    assert len(registry.seen) == 1
+    assert len(registry.requests) == 1
 
-    registry.unscript()
+    registry.heal()
     redirected(registry, store, "?Expires=1")  # long ago by our clock: it is used as it comes
     backend._redirects._targets.clear()
     read(backend)
     read(backend)
-    assert len(registry.seen) == 2
+    assert len(registry.requests) == 2
 
 
 def test_a_relative_redirect_stays_with_the_registry_and_its_login(registry_of, backend_of):
@@ -415,13 +413,14 @@ def test_a_relative_redirect_stays_with_the_registry_and_its_login(registry_of, 
 
     def move(exchange):
         if exchange.request.headers.get("authorization") != "Bearer UNSPOKEN-token-1":
-            return registry._registry(exchange)
-        return scripted.redirect(target)(exchange)
+            registry.respond(exchange)
+        else:
+            faults.redirect(exchange, target)
 
-    registry.script(BLOB_PATH, move)
+    registry.script(move, path=BLOB_PATH)
 
     assert read(backend_of(registry)) == BLOB[::-1][100:1100]
-    assert registry.seen[-1].headers["authorization"] == "Bearer UNSPOKEN-token-1"
+    assert registry.requests[-1].headers["authorization"] == "Bearer UNSPOKEN-token-1"
 
 
 @pytest.mark.parametrize(
@@ -429,24 +428,27 @@ def test_a_relative_redirect_stays_with_the_registry_and_its_login(registry_of, 
 )
 def test_a_redirect_to_nowhere_is_told(registry_of, backend_of, location):
     registry = registry_of()
-    registry.script(BLOB_PATH, scripted.redirect(location))
+    registry.script(partial(faults.redirect, location=location), path=BLOB_PATH)
 
     assert failure(backend_of(registry)).kind is FailureKind.REDIRECT
-    assert len(registry.seen) == 1
+    assert len(registry.requests) == 1
 
 
 def test_redirects_without_end_end(registry_of, backend_of, store):
     registry = registry_of()
     redirected(registry, store)
-    store.script("/store", lambda e: scripted.redirect(f"{e.request.path}x")(e))
+    store.script(faults.redirect_growing, path="/store")
 
     assert "more than" in str(failure(backend_of(registry)))
-    assert len(store.seen) <= 6
+    assert len(store.requests) <= 6
 
 
 def test_scheme_and_host_of_a_redirect_are_replaced(registry_of, backend_of, store):
     registry = registry_of()
-    registry.script(BLOB_PATH, scripted.redirect(f"https://cdn.invalid:{store.port}/store/b1"))
+    registry.script(
+        partial(faults.redirect, location=f"https://cdn.invalid:{store.port}/store/b1"),
+        path=BLOB_PATH,
+    )
     backend = backend_of(registry, blob_url_scheme="http", blob_redirected_host="127.0.0.1")
 
     assert read(backend) == BLOB[100:1100]
@@ -454,7 +456,10 @@ def test_scheme_and_host_of_a_redirect_are_replaced(registry_of, backend_of, sto
 
 def test_a_port_of_the_redirected_host_is_not_used(registry_of, backend_of, store, caplog):
     registry = registry_of()
-    registry.script(BLOB_PATH, scripted.redirect(f"http://cdn.invalid:{store.port}/store/b1"))
+    registry.script(
+        partial(faults.redirect, location=f"http://cdn.invalid:{store.port}/store/b1"),
+        path=BLOB_PATH,
+    )
 
     assert read(backend_of(registry, blob_redirected_host="127.0.0.1:1")) == BLOB[100:1100]
     assert "port is not used" in caplog.text
@@ -463,7 +468,7 @@ def test_a_port_of_the_redirected_host_is_not_used(registry_of, backend_of, stor
 def test_the_size_of_a_redirected_blob_whose_store_refuses_head(registry_of, backend_of, store):
     registry = registry_of()
     redirected(registry, store)
-    store.script("/store", scripted.status(403), method="HEAD")
+    store.script(partial(faults.status, code=403), method="HEAD", path="/store")
 
     assert backend_of(registry).reader("b1").size() == len(BLOB)
 
@@ -485,12 +490,11 @@ def test_plain_http_behind_https_is_used_only_with_skip_verify(registry_of, back
 
 def test_a_registry_that_is_away_is_asked_again_by_the_next_read(registry_of, backend_of):
     server = registry_of()
-    port = server.port
     backend = backend_of(server, auth=USER)
-    server.close()
+    server.stop()
     assert failure(backend).kind in (FailureKind.UNREACHABLE, FailureKind.BROKEN)
 
-    registry_of(port=port)
+    server.start()
 
     assert read(backend) == BLOB[100:1100]
 

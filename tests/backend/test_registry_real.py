@@ -1,12 +1,14 @@
 """The registry backend against Debian's docker-registry, and nginx with TLS before it."""
 
 import base64
+from functools import partial
 
 import pytest
 
 from nydusd.backend.registry import RegistryBackend
 from nydusd.base.errors import BackendError, FailureKind
 from nydusd.config.model import Connection, Registry
+from tests.backend import reading
 from tests.servers import nginx
 from tests.servers.certificates import Authority
 from tests.servers.distribution import AUTH, PROGRAM, Distribution, TokenServer
@@ -16,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 )
 BLOB = bytes(range(256)) * 8192
 REPO = "team/app"
+read = partial(reading.read, size=100_000)
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +34,13 @@ def open_registry(folder):
 
 
 @pytest.fixture
-def backend_of():
-    opened = []
-
+def backend_of(close_later):
     def open_one(host, connection=None, **more):
         config = Registry(host, REPO, **{"scheme": "http", **more})
-        opened.append(RegistryBackend(config._replace(connection=connection or Connection())))
-        return opened[-1]
+        config = config._replace(connection=connection or Connection())
+        return close_later(RegistryBackend(config))
 
-    yield open_one
-    for backend in opened:
-        backend.close()
-
-
-def read(backend, blob_id, offset=1000, size=100_000):
-    buffer = bytearray(size)
-    backend.reader(blob_id).read_into(buffer, offset)
-    return bytes(buffer)
+    return open_one
 
 
 def test_an_open_registry(open_registry, backend_of):

@@ -7,12 +7,14 @@ import pytest
 from nydusd.backend.http_proxy import HttpProxyBackend
 from nydusd.base.errors import BackendError
 from nydusd.config.model import Connection, HttpProxy, Mirror, Proxy
+from tests.backend import reading
 from tests.servers import faults
 from tests.servers.forward_proxy import ForwardProxy
 from tests.servers.loopback import LoopbackServer
 
 DATA = bytes(range(256)) * 100
 BLOB = "0" * 64
+read = partial(reading.read, blob_id=BLOB)
 
 
 @pytest.fixture
@@ -27,23 +29,14 @@ def servers():
 
 
 @pytest.fixture
-def backend():
+def backend(close_later):
     """A function that opens a backend at a server, with a connection."""
-    opened = []
 
     def make(server, **connection):
-        opened.append(HttpProxyBackend(HttpProxy(server.url, connection=Connection(**connection))))
-        return opened[-1]
+        config = HttpProxy(server.url, connection=Connection(**connection))
+        return close_later(HttpProxyBackend(config))
 
-    yield make
-    for each in opened:
-        each.close()
-
-
-def read(backend, offset=1000, size=500, background=False):
-    buffer = bytearray(size)
-    backend.reader(BLOB).read_into(buffer, offset, background=background)
-    return bytes(buffer)
+    return make
 
 
 def test_reads_go_on_when_one_source_after_another_dies(backend, servers, caplog):

@@ -1,19 +1,20 @@
 import threading
+from functools import partial
 
 import pytest
 
 from nydusd.backend.request import Request
 from nydusd.backend.transfer import Transfer, acquire_transfer, release_transfer
 from nydusd.base.errors import BackendError, FailureKind
-from tests.servers import scripted
-from tests.servers.scripted import ScriptedServer
+from tests.servers import faults
+from tests.servers.loopback import Gone, LoopbackServer
 
 BLOB = bytes(range(256)) * 8192  # 2 MiB
 
 
 @pytest.fixture
 def server():
-    with ScriptedServer({"/blob": BLOB}) as server:
+    with LoopbackServer({"/blob": BLOB}) as server:
         yield server
 
 
@@ -46,14 +47,14 @@ def test_a_range_lands_in_its_buffer(server, transfer):
 
     assert (response.status, response.received) == (206, 1000)
     assert request.buffer == BLOB[300:1300]
-    assert server.seen[0].headers["range"] == "bytes=300-1299"
+    assert server.requests[0].headers["range"] == "bytes=300-1299"
 
 
 def test_requests_one_after_another_share_a_connection(server, transfer):
     for offset in range(5):
         transfer.perform(ask(server, offset=offset))
 
-    assert {seen.connection for seen in server.seen} == {1}
+    assert {seen.connection for seen in server.requests} == {0}
 
 
 def test_many_threads_get_each_their_own_bytes(server, transfer):
@@ -73,11 +74,13 @@ def test_many_threads_get_each_their_own_bytes(server, transfer):
         thread.join(60)
 
     assert not wrong
-    assert len(server.seen) == 160
+    assert len(server.requests) == 160
 
 
 def test_an_error_status_is_a_response_with_the_beginning_of_its_text(server, transfer):
-    server.script("/blob", scripted.status(503, {"Retry-After": "7"}, b"busy" * 5000))
+    server.script(
+        partial(faults.status, code=503, retry_after="7", body=b"busy" * 5000), path="/blob"
+    )
 
     response = transfer.perform(ask(server))
 
@@ -89,10 +92,10 @@ def test_an_error_status_is_a_response_with_the_beginning_of_its_text(server, tr
 
 def test_an_error_status_stands_though_its_text_breaks_off(server, transfer):
     def act(exchange):
-        exchange.answer(416, body=b"no", length=2_000_000)
-        return False
+        exchange.answer(416, b"no", Content_Length="2000000")
+        raise Gone
 
-    server.script("/blob", act)
+    server.script(act, path="/blob")
 
     assert transfer.perform(ask(server)).status == 416
 
@@ -100,39 +103,33 @@ def test_an_error_status_stands_though_its_text_breaks_off(server, transfer):
 @pytest.mark.parametrize(
     ("action", "kind", "received"),
     [
-        (scripted.short_body(100), FailureKind.SHORT, 100),
-        (scripted.short_range(100), FailureKind.SHORT, 100),
-        (scripted.long_body(1), FailureKind.LONG, 0),
-        (scripted.wrong_range(1), FailureKind.RANGE, 0),
-        (scripted.whole_blob, FailureKind.RANGE, 0),
-        (scripted.hang_up, FailureKind.BROKEN, 0),
-        (scripted.reset, FailureKind.BROKEN, 0),
-        (scripted.raw(b"SSH-2.0-OpenSSH\r\n"), FailureKind.BROKEN, 0),
-        (scripted.status(206, {"Content-Range": "bytes x-y/z"}, b"a" * 1000), FailureKind.RANGE, 0),
-        (scripted.status(204), FailureKind.RANGE, 0),
-        (
-            scripted.status(
-                206, {"Content-Range": "bytes 300-1299/9", "Content-Encoding": "gzip"}, b"a" * 1000
-            ),
-            FailureKind.RANGE,
-            0,
-        ),
+        (partial(faults.close_in_body, size=100), FailureKind.SHORT, 100),
+        (partial(faults.short_body, size=100), FailureKind.SHORT, 100),
+        (partial(faults.long_body, extra=b"x"), FailureKind.LONG, 0),
+        (faults.other_range, FailureKind.RANGE, 0),
+        (faults.whole_object, FailureKind.RANGE, 0),
+        (faults.close, FailureKind.BROKEN, 0),
+        (faults.reset, FailureKind.BROKEN, 0),
+        (partial(faults.garbage, data=b"SSH-2.0-OpenSSH\r\n"), FailureKind.BROKEN, 0),
+        (faults.garbled_content_range, FailureKind.RANGE, 0),
+        (faults.no_content, FailureKind.RANGE, 0),
+        (faults.compressed, FailureKind.RANGE, 0),
     ],
 )
 def test_a_body_that_is_not_the_range_is_an_error(server, transfer, action, kind, received):
-    server.script("/blob", action)
+    server.script(action, path="/blob")
     request = ask(server)
 
     error = failure(transfer, request)
 
     assert (error.kind, error.received) == (kind, received)
     assert request.buffer[:received] == BLOB[300 : 300 + received]
-    server.unscript()
+    server.heal()
     assert transfer.perform(request).received == 1000
 
 
 def test_a_200_is_used_as_far_as_it_may_be_skipped(server, transfer):
-    server.script("/blob", scripted.whole_blob)
+    server.script(faults.whole_object, path="/blob")
     request = ask(server, skip_max=300)
 
     assert transfer.perform(request).received == 1000
@@ -141,22 +138,22 @@ def test_a_200_is_used_as_far_as_it_may_be_skipped(server, transfer):
 
 
 def test_a_server_that_hangs_or_trickles_meets_the_deadline(server, transfer):
-    server.script("/blob", scripted.hang, times=1)
+    server.script(faults.stall, times=1, path="/blob")
     assert failure(transfer, ask(server, timeout=0.2)).kind is FailureKind.TIMEOUT
 
-    server.script("/blob", scripted.trickle(10, 0.05), times=1)
+    server.script(partial(faults.trickle, pause=0.05), times=1, path="/blob")
     assert failure(transfer, ask(server, timeout=0.3)).kind is FailureKind.TIMEOUT
 
 
 def test_nobody_there_is_unreachable(transfer):
-    with ScriptedServer() as server:
+    with LoopbackServer() as server:
         pass
 
     assert failure(transfer, ask(server)).kind is FailureKind.UNREACHABLE
 
 
 def test_a_cancelled_call_gives_the_buffer_back_at_once(server, transfer):
-    server.script("/blob", scripted.hang)
+    server.script(faults.stall, path="/blob")
     request = ask(server)
     call = transfer.submit(request)
 
@@ -178,7 +175,7 @@ def test_who_does_not_wait_is_called(server, transfer):
 
 
 def test_closing_ends_what_is_under_way_and_refuses_what_comes(server, transfer):
-    server.script("/blob", scripted.hang)
+    server.script(faults.stall, path="/blob")
     call = transfer.submit(ask(server))
 
     transfer.close()
@@ -212,20 +209,20 @@ def test_head_and_post_go_by_the_same_way(server, transfer):
     response = transfer.perform(Request(f"{server.url}/blob", "HEAD", timeout=10))
     assert response.headers["content-length"] == str(len(BLOB))
 
-    server.script("/token", scripted.status(200, body=b"{}"))
+    server.script(partial(faults.status, code=200, body=b"{}"), path="/token")
     transfer.perform(Request(f"{server.url}/token", "POST", body=b"a=b", timeout=10))
-    assert (server.seen[-1].method, server.seen[-1].body) == ("POST", b"a=b")
+    assert (server.requests[-1].method, server.requests[-1].body) == ("POST", b"a=b")
 
 
 def test_a_unix_socket(transfer, tmp_path):
-    with ScriptedServer({"/": BLOB}, unix_path=tmp_path / "s") as server:
+    with LoopbackServer({"/": BLOB}, unix=tmp_path / "s") as server:
         request = Request(
             "http://localhost/", buffer=bytearray(10), offset=1, unix_socket=str(tmp_path / "s")
         )
         transfer.perform(request)
 
     assert request.buffer == BLOB[1:11]
-    assert server.seen[0].target == "/"
+    assert server.requests[0].target == "/"
 
 
 def test_the_engine_is_shared_and_ends_with_its_last_user():
@@ -242,9 +239,9 @@ def test_the_engine_is_shared_and_ends_with_its_last_user():
 
 
 def test_an_engine_that_stumbles_goes_on(server, transfer, monkeypatch, caplog):
-    server.script("/blob", scripted.hang, times=1)
+    server.script(faults.stall, times=1, path="/blob")
     hanging = transfer.submit(ask(server))
-    while not server.seen:
+    while not server.requests:
         assert not hanging.done
 
     def stumble(*_):
@@ -265,7 +262,7 @@ def test_cancelling_beside_the_end_of_a_call_has_one_outcome(server, transfer):
     for _ in range(300):
         request = ask(server, size=10)
         call = transfer.submit(request)
-        while len(server.seen) % 2 and not call.done:
+        while len(server.requests) % 2 and not call.done:
             pass
         call.cancel()
         assert (call.response is None) != (call.error is None)

@@ -1,10 +1,13 @@
+from functools import partial
+
 import pytest
 
 from nydusd.backend.interface import BlobReader
 from nydusd.base.errors import BackendError
 from nydusd.cache.metered import BackendMetrics, MeteredBackend, MeteredReader
 from nydusd.config import model
-from tests.servers.scripted import ScriptedServer, short_body, status
+from tests.servers import faults
+from tests.servers.loopback import LoopbackServer
 
 
 @pytest.fixture
@@ -90,15 +93,15 @@ def test_classes_are_those_of_the_reference(size, seconds, size_class, latency_c
 
 
 def test_each_try_of_a_request_counts():
-    with ScriptedServer({"/blob": bytes(5000)}) as server:
+    with LoopbackServer({"/blob": bytes(5000)}) as server:
         config = model.Backend(type="http-proxy", http_proxy=model.HttpProxy(addr=server.url))
         errors = []
         metered = MeteredBackend(config, errors.append)
-        server.script("/blob", short_body(1000), times=1)
+        server.script(partial(faults.close_in_body, size=1000), times=1, path="/blob")
         reader = metered.reader("blob")
         reader.read_into(bytearray(5000), 0)
-        server.unscript()
-        server.script("/blob", status(404))
+        server.heal()
+        server.script(partial(faults.status, code=404), path="/blob")
         with pytest.raises(BackendError):
             reader.read_into(bytearray(100), 0)
         reader.close()

@@ -169,7 +169,7 @@ class World:
         sick = enter(LoopbackServer())
         sick.script(partial(faults.status, code=503))
         self.places = {
-            "registry.example": registry.host,
+            "registry.example": registry.netloc,
             "mirror.example": mirror.netloc,
             "down.example": f"127.0.0.1:{free_port()}",
             "tls.example": f"localhost:{tls.port}",

@@ -19,9 +19,9 @@ from urllib.parse import parse_qs, urlencode
 
 from tests.disclosure import login, secret
 from tests.servers.certificates import Authority
+from tests.servers.loopback import Exchange, LoopbackServer
 from tests.servers.nginx import listens
 from tests.servers.ports import free_port
-from tests.servers.scripted import ScriptedServer
 
 START_TIMEOUT_S = 60
 PROGRAM = shutil.which("docker-registry", path="/usr/bin:/usr/local/bin")
@@ -33,7 +33,7 @@ HTPASSWD = "user:$2y$04$rJ6phblsoZPg64y8FRBq4ufDK9L80xAjsINN0VZjZvT8qf2/UESoq"
 SERVICE, ISSUER = "test registry", "test issuer"
 
 
-class TokenServer(ScriptedServer):
+class TokenServer(LoopbackServer):
     """Gives JWTs, signed with ES256, to who knows the password; *anonymous*: to everybody.
 
     `life` is how long a token is good, in seconds; `asked` counts them.
@@ -53,20 +53,22 @@ class TokenServer(ScriptedServer):
         self.life = 300
         self.asked = 0
         super().__init__()
-        self.script("/token", self._give)
 
-    def _give(self, exchange):
+    def respond(self, exchange: Exchange) -> None:
+        """A token at `/token`, 401 to who may not have one."""
         request = exchange.request
+        if request.path != "/token":
+            exchange.answer(404)
+            return
         _, _, secret = request.headers.get("authorization", "").partition(" ")
         if secret != AUTH and not (self._anonymous and not secret):
             exchange.answer(401)
-            return True
+            return
         text = request.body.decode() if request.body else request.target.partition("?")[2]
         fields = parse_qs(text)
         token = self.token(fields["service"][0], fields["scope"][0])
         body = json.dumps({"token": token, "expires_in": self.life}).encode()
-        exchange.answer(200, {"Content-Type": "application/json"}, body)
-        return True
+        exchange.answer(200, body, Content_Type="application/json")
 
     def token(self, service: str, scope: str) -> str:
         """A signed token for *scope* (`repository:NAME:ACTIONS`)."""

@@ -80,16 +80,22 @@ def close(exchange: Exchange) -> None:
     raise Gone
 
 
-def close_in_body(exchange: Exchange) -> None:
-    """Fewer bytes than the length promises, then the end of the connection."""
+def close_in_body(exchange: Exchange, size: int = -1) -> None:
+    """Fewer bytes than the length promises, then the end of the connection.
+
+    *size* is how many; -1: all but one.
+    """
     body = _part_head(exchange)
-    exchange.send(body[:-1])
+    exchange.send(body[:size])
     raise Gone
 
 
-def short_body(exchange: Exchange) -> None:
-    """A sound 206 of fewer bytes than were asked for."""
-    body = exchange.part[: len(exchange.part) // 2]
+def short_body(exchange: Exchange, size: int | None = None) -> None:
+    """A sound 206 of fewer bytes than were asked for.
+
+    *size* is how many; None: half.
+    """
+    body = exchange.part[: len(exchange.part) // 2 if size is None else size]
     first = (exchange.request.range or (0, None))[0]
     total = len(exchange.content or b"")
     exchange.answer(206, body, Content_Range=f"bytes {first}-{first + len(body) - 1}/{total}")
@@ -100,9 +106,9 @@ def empty_body(exchange: Exchange) -> None:
     exchange.answer(206, b"", Content_Range=exchange.part_headers().get("Content-Range", ""))
 
 
-def long_body(exchange: Exchange) -> None:
+def long_body(exchange: Exchange, extra: bytes = b"\xaa" * 4096) -> None:
     """More bytes than were asked for; the first ones are right."""
-    _send_part(exchange, exchange.part + b"\xaa" * 4096)
+    _send_part(exchange, exchange.part + extra)
 
 
 def endless_body(exchange: Exchange) -> None:
@@ -153,10 +159,12 @@ def no_content(exchange: Exchange) -> None:
     exchange.head(204, {})
 
 
-def status(exchange: Exchange, code: int = 500, retry_after: str = "", body: bytes = b"") -> None:
+def status(
+    exchange: Exchange, code: int = 500, retry_after: str = "", body: bytes | None = None
+) -> None:
     """An error status; *body* may hold what must not be repeated."""
     headers = {"Retry_After": retry_after} if retry_after else {}
-    exchange.answer(code, body or f"status {code}\n".encode(), **headers)
+    exchange.answer(code, f"status {code}\n".encode() if body is None else body, **headers)
 
 
 def echo_request(exchange: Exchange, code: int = 403) -> None:
@@ -185,9 +193,11 @@ def redirect_without_location(exchange: Exchange) -> None:
     exchange.answer(307)
 
 
-def garbage(exchange: Exchange) -> None:
+def garbage(
+    exchange: Exchange, data: bytes = b"\x00\x01\x02 this is not http \xff\r\n\r\n"
+) -> None:
     """What is no HTTP at all."""
-    exchange.send(b"\x00\x01\x02 this is not http \xff\r\n\r\n")
+    exchange.send(data)
     raise Gone
 
 

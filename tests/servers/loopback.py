@@ -22,6 +22,7 @@ from tests.servers.ports import free_port
 
 MOST_HEAD_BYTES = 1 << 16
 SEND_BYTES = 1 << 16
+TLS_HELLO = b"\x16"  # how a client that speaks TLS begins; servers answer it in plain text
 
 
 class Request(NamedTuple):
@@ -388,6 +389,9 @@ class LoopbackServer:
                 if not data or len(pending) > MOST_HEAD_BYTES:
                     return
                 pending += data
+                if pending.startswith(TLS_HELLO):
+                    sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    return
             head, _, pending = pending.partition(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").split("\r\n")
             method, target, _ = first.split(" ", 2)

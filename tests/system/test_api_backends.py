@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from tests.servers import faults
 from tests.servers.registry import USER, ScriptedRegistry
-from tests.servers.scripted import hang
 from tests.system.control import ask, mount_body
 from tests.system.images import GOLDEN, Image
 from tests.system.readback import differences
@@ -68,7 +68,7 @@ def test_the_api_answers_while_the_backend_hangs(shared, now, tmp_path):
     with ScriptedRegistry(blobs_of(V6)) as registry:
         body = from_registry(V6, registry, tmp_path / "cache", timeout=60)
         assert ask(sock, "POST", "/api/v1/mount", body, mountpoint="/slow").status == 204
-        registry.script("/v2/", hang)
+        registry.script(faults.stall, path="/v2/")
         names = sorted(path.name for path in (daemon.mountpoint / "slow").glob("file-*"))
         threads = [
             read_in_background(daemon.mountpoint / "slow" / name) for name in names[1:READERS]
@@ -84,8 +84,7 @@ def test_the_api_answers_while_the_backend_hangs(shared, now, tmp_path):
         assert not differences(daemon.mountpoint / "quick", V5.manifest, now)
         assert ask(sock, "DELETE", "/api/v1/mount", mountpoint="/slow").status == 204
         # the same image again beside the one that is leaving, from a registry that answers
-        registry.unscript()
-        registry.script("/v2/", registry._registry)
+        registry.heal()
         again = from_registry(V6, registry, tmp_path / "again", "again")
         assert ask(sock, "POST", "/api/v1/mount", again, mountpoint="/slow").status == 204
         assert not differences(daemon.mountpoint / "slow", V6.manifest, now)

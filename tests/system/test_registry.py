@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.disclosure import login
-from tests.servers import scripted
+from tests.servers import faults
 from tests.servers.distribution import AUTH, PASSWORD, PROGRAM, Distribution, TokenServer
 from tests.servers.registry import ScriptedRegistry
 from tests.system import control
@@ -115,7 +115,7 @@ def test_a_daemon_starts_without_its_registry_and_reads_when_it_is_there(serve, 
 def test_a_daemon_ends_though_its_registry_hangs(serve, tmp_path):
     image = Image(GOLDEN / "v6-zstd")
     with ScriptedRegistry() as registry:
-        registry.script("/v2/", scripted.hang)
+        registry.script(faults.stall, path="/v2/")
         config = {"type": "registry", "config": registry.config(timeout=150)}
         with serve(image, backend=config) as daemon:
 
@@ -127,7 +127,7 @@ def test_a_daemon_ends_though_its_registry_hangs(serve, tmp_path):
             reader = threading.Thread(target=read, daemon=True)
             reader.start()
             deadline = time.monotonic() + control.WAIT_S
-            while not registry.seen:
+            while not registry.requests:
                 assert daemon.process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
