@@ -10,8 +10,6 @@ Sources: spec of the registry backend, authentication; distribution: docs/spec/a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import logging
 import random
@@ -26,6 +24,7 @@ from nydusd.backend.request import shown_url
 from nydusd.backend.retry import retry_after_seconds
 from nydusd.base.errors import BackendError, ConfigError, FailureKind
 from nydusd.base.record import NamedTuple
+from nydusd.config.checks import check_auth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,12 +74,8 @@ def check_basic(basic: str | None) -> str | None:
     """*basic*, None for an empty one; `ConfigError` (that does not quote it) when it is none."""
     if not basic:
         return None
-    try:
-        plain = base64.b64decode(basic, validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigError("Invalid base64 encoded registry auth config") from None
-    if b":" not in plain:
-        raise ConfigError("Invalid registry auth config: user:password expected") from None
+    if text := check_auth(basic):
+        raise ConfigError(text)
     return basic
 
 

@@ -1,19 +1,16 @@
 """What the environment adds to a configuration: registry credentials and request headers."""
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nydusd.config.checks import HEADER_NAME, HEADER_VALUE
 from nydusd.config.model import Backend, Config, HttpProxy, ObjectStorage, Registry
 
 logger = logging.getLogger("nydusd")
 
 AUTH: Final = "IMAGE_PULL_AUTH"
 HEADER_PREFIX: Final = "NYDUS_HEADER_"
-# Header names and values of HTTP (RFC 9110, 5.1 and 5.5), so that none can start another header.
-_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def request_headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -23,7 +20,7 @@ def request_headers(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         if not variable.startswith(HEADER_PREFIX):
             continue
         name = variable.removeprefix(HEADER_PREFIX)
-        if _NAME.fullmatch(name) and _VALUE.fullmatch(value):
+        if HEADER_NAME.fullmatch(name) and HEADER_VALUE.fullmatch(value):
             headers.append((name, value))
         else:
             logger.warning("%a: not usable as a request header, ignored", variable)

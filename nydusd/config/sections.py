@@ -6,9 +6,19 @@ as its releases 2.0 to 2.2 have them); what each key means is told in docs/opera
 
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
 
 from nydusd.config import model
+from nydusd.config.checks import (
+    check_addr,
+    check_auth,
+    check_bucket,
+    check_endpoint,
+    check_headers,
+    check_host,
+    check_repo,
+    check_token,
+    check_url,
+)
 from nydusd.config.findings import printable
 from nydusd.config.model import FILE_CACHE_TYPES, NO_CACHE_TYPES
 from nydusd.config.schema import (
@@ -73,30 +83,6 @@ PREFETCH: Final = Section(
 )
 
 
-def check_url(url: str) -> str:
-    """What is wrong with *url* as the address of an HTTP server, or "" (so for an empty one)."""
-    if not url:
-        return ""
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
-        sound = False
-    if sound and url.isascii() and url.isprintable() and " " not in url:
-        return ""
-    return "is not a URL of the form http://host[:port]/… or https://…"  # it may hold a password
-
-
-def _check_host(url: str) -> str:
-    """A mirror's host takes the place of scheme, host and port, so it has nothing else."""
-    if not url:
-        return "must not be empty"
-    text = check_url(url)
-    if not text and (urlsplit(url).path not in ("", "/") or "?" in url or "#" in url):
-        text = "has a path, which would not be used: http://host[:port] or https://… is expected"
-    return text
-
-
 def _check_scheduler(endpoint: str) -> str:
     """The original asks this scheduler, by a client library, which peer has a blob."""
     if not endpoint:
@@ -120,9 +106,9 @@ PROXY: Final = Section(
 MIRROR: Final = Section(
     model.Mirror,
     (
-        Key("host", TEXT, "", required="12", secret=True, check=_check_host),
+        Key("host", TEXT, "", required="12", secret=True, check=check_host),
         Key("ping_url", TEXT, "", secret=True, check=check_url),
-        Key("headers", TEXT_MAP, (), secret=True),
+        Key("headers", TEXT_MAP, (), secret=True, check=check_headers),
         Key("auth_through", BOOL, default=False),
         Key("health_check_interval", SIZE, 5),
         Key("failure_limit", BYTE, 5),
@@ -177,52 +163,53 @@ def _check_scheme(scheme: str) -> str:
     return one_of(scheme, SCHEMES)
 
 
-def _check_endpoint(endpoint: str) -> str:
-    """An endpoint is a host, with a port perhaps: the scheme has a key of its own."""
-    if not endpoint or (not check_url(f"http://{endpoint}/") and "/" not in endpoint):
-        return ""
-    return "is not of the form name[:port]; the scheme has a key of its own"
-
-
 def _check_redirect_scheme(scheme: str) -> str:
     return one_of(scheme, SCHEMES) if scheme else ""
 
 
-def _check_addr(addr: str) -> str:
-    """Where blobs are served: a URL, or a unix socket by its path."""
-    is_path = "://" not in addr and ("/" in addr or ":" not in addr)
-    if is_path or not check_url(addr):
-        return ""
-    return "is neither a URL of the form http://host[:port]/… or https://… nor a path"
-
-
 _STORAGE_KEYS: Final = (
     Key("scheme", TEXT, "https", check=_check_scheme),
-    Key("endpoint", TEXT, "", required="12", check=_check_endpoint),
-    Key("bucket_name", TEXT, "", required="12"),
+    Key("endpoint", TEXT, "", required="12", check=check_endpoint),
+    Key("bucket_name", TEXT, "", required="12", check=check_bucket),
     Key("object_prefix", TEXT, ""),
     Key("access_key_id", TEXT, "", secret=True),
     Key("access_key_secret", TEXT, "", secret=True),
 )
 
 
-OSS: Final = Section(model.ObjectStorage, _STORAGE_KEYS, inline=REMOTE, no_effect=READ_AHEAD)
+def _check_storage(storage: model.ObjectStorage) -> Problems:
+    """Without keys a bucket is read as anybody; with one of the two nobody can sign."""
+    names = ("access_key_id", "access_key_secret")
+    missing = [name for name in names if not getattr(storage, name)]
+    if len(missing) == 1:
+        (given,) = set(names) - set(missing)
+        yield missing[0], f"missing, and {given} is set"
+
+
+OSS: Final = Section(
+    model.ObjectStorage,
+    _STORAGE_KEYS,
+    inline=REMOTE,
+    no_effect=READ_AHEAD,
+    check=_check_storage,
+)
 S3: Final = Section(
     model.ObjectStorage,
     (*_STORAGE_KEYS, Key("region", TEXT, "", required="12")),
     inline=REMOTE,
     no_effect=READ_AHEAD,
+    check=_check_storage,
 )
 REGISTRY: Final = Section(
     model.Registry,
     (
         Key("scheme", TEXT, "https"),
-        Key("host", TEXT, "", required="12", check=_check_endpoint),
-        Key("repo", TEXT, "", required="12"),
-        Key("auth", OPTIONAL_TEXT, secret=True),
-        Key("registry_token", OPTIONAL_TEXT, secret=True),
+        Key("host", TEXT, "", required="12", check=check_endpoint),
+        Key("repo", TEXT, "", required="12", check=check_repo),
+        Key("auth", OPTIONAL_TEXT, secret=True, check=check_auth),
+        Key("registry_token", OPTIONAL_TEXT, secret=True, check=check_token),
         Key("blob_url_scheme", TEXT, "", check=_check_redirect_scheme),
-        Key("blob_redirected_host", TEXT, "", check=_check_endpoint),
+        Key("blob_redirected_host", TEXT, "", check=check_endpoint),
     ),
     inline=REMOTE,
     no_effect=READ_AHEAD,
@@ -230,7 +217,7 @@ REGISTRY: Final = Section(
 HTTP_PROXY: Final = Section(
     model.HttpProxy,
     (
-        Key("addr", TEXT, "", required="12", secret=True, check=_check_addr),
+        Key("addr", TEXT, "", required="12", secret=True, check=check_addr),
         Key("path", TEXT, ""),
     ),
     inline=REMOTE,

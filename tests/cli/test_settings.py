@@ -72,7 +72,7 @@ def test_a_bad_configuration_is_refused_in_the_words_of_a_failed_mount(tmp_path)
 
 
 def test_credentials_of_the_environment_are_in_the_configuration_and_its_text(tmp_path):
-    registry = {"type": "registry", "config": {"host": "h", "repo": "r", "auth": "old"}}
+    registry = {"type": "registry", "config": {"host": "h", "repo": "r", "auth": "b2xkOm9sZA=="}}
     (tmp_path / "c").write_text(json.dumps({"device": {"backend": registry}, "mode": "direct"}))
 
     found = settings(

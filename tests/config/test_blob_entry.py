@@ -84,9 +84,9 @@ def test_a_repr_shows_no_secret():
     config = {
         **SHORT,
         "backend_type": "registry",
-        "backend_config": {"host": "h", "repo": "r", "auth": "c2VjcmV0"},
+        "backend_config": {"host": "h", "repo": "r", "auth": "dXNlcjpzZWNyZXQ="},
     }
     entry = make_entry({**HEAD, "config": config}, json.dumps(config))
 
-    assert entry.backend.registry.auth == "c2VjcmV0"
-    assert "c2VjcmV0" not in repr(entry)
+    assert entry.backend.registry.auth == "dXNlcjpzZWNyZXQ="
+    assert "dXNlcjpzZWNyZXQ=" not in repr(entry)
