@@ -98,15 +98,20 @@ class ReadAhead:
     def _claim(self, blob: CachedBlob, after: int, count: int) -> list[ClaimedRun]:
         """The next *count* windows from chunk *after* on, fewer where there is less to have."""
         runs: list[ClaimedRun] = []
-        for _ in range(count):
-            first = next_missing(blob, after, after + PASSED_MAX)
-            if first == after + PASSED_MAX:
-                break
-            run = claim_run(blob, first, self._batch_size)
-            if run is None:
-                break
-            runs.append(run)
-            after = run.after
+        try:
+            for _ in range(count):
+                first = next_missing(blob, after, after + PASSED_MAX)
+                if first == after + PASSED_MAX:
+                    break
+                run = claim_run(blob, first, self._batch_size)
+                if run is None:
+                    break
+                runs.append(run)
+                after = run.after
+        except Exception:  # not what the reader asked for: its own fetch goes on
+            logger.exception("nothing is read ahead here")
+            while runs:
+                runs.pop().give_up()
         return runs
 
     def _hand_over(self, run: ClaimedRun) -> None:
@@ -116,7 +121,7 @@ class ReadAhead:
             return
         try:
             threading.Thread(target=self._run, name="ahead", daemon=True).start()
-        except RuntimeError:  # no more threads
+        except (RuntimeError, MemoryError):  # no more threads
             self._line.pop()
             run.give_up()
         else:

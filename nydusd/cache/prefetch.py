@@ -212,10 +212,16 @@ class Prefetcher:
         """Have the chunks [*first*, *end*), those that are not where *places* say as well."""
         from nydusd.cache.early import get_early
 
+        began = time.monotonic()
         filling = get_early(blob, places, first, end, most)
-        if filling is None or next_missing(blob, first, end) < end:
-            self._try(partial(get_run, blob, first, end, most))
-        return filling
+        if filling is not None:
+            if next_missing(blob, first, end) == end:
+                return filling
+            # Not held until the rest is here, which may take many tries: readers wait for it.
+            if not self._hand_over(filling, time.monotonic() - began):
+                return None
+        self._try(partial(get_run, blob, first, end, most))
+        return None
 
     def _descriptions(self, blobs: list[CachedBlob]) -> Iterator[Work]:
         """Have the CI arrays of *blobs* side by side: each is a round trip before any chunk."""
@@ -365,12 +371,16 @@ class Prefetcher:
             else:
                 if filling is None:
                     return True
-                size = filling.size
-                self._note(size, time.monotonic() - began)
-                if filling.bound or not self._keepers.offer(filling):
-                    self._keep(filling)
-                return self._pay(self._bucket, size)
+                return self._hand_over(filling, time.monotonic() - began)
         return False
+
+    def _hand_over(self, filling: Filling, seconds: float) -> bool:
+        """Have *filling* kept, and pay for it; false when prefetch is to end."""
+        size = filling.size
+        self._note(size, seconds)
+        if filling.bound or not self._keepers.offer(filling):
+            self._keep(filling)
+        return self._pay(self._bucket, size)
 
     def _note(self, size: int, seconds: float) -> None:
         if size:

@@ -109,7 +109,7 @@ class CacheRoom:
         begun = self.quota.begin()
         used = self.used()
         goal = self.quota.goal(100 - FREED_PERCENT)
-        if used <= max(goal, self.limit * (100 - EARLY_PERCENT) // 100):
+        if used <= self.quota.goal(100 - EARLY_PERCENT):
             self._full_reported = False
             self.quota.measured(begun, used)
             return 0

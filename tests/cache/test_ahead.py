@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from nydusd.cache import ahead as module
 from nydusd.cache.ahead import WINDOWS_MAX, ReadAhead
 from nydusd.cache.device import Device
 from nydusd.cache.pool import open_blob
@@ -201,9 +202,10 @@ def test_nothing_is_fetched_ahead_where_nothing_can_be_kept(tmp_path):
     read.close()
 
 
-def test_without_threads_a_reader_fetches_for_itself(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_without_threads_a_reader_fetches_for_itself(tmp_path, monkeypatch, error):
     def refuse(_thread):
-        raise RuntimeError("can't start new thread")
+        raise error
 
     blob = blob_of(8)
     backend = MadeBackend(blob)
@@ -215,6 +217,29 @@ def test_without_threads_a_reader_fetches_for_itself(tmp_path, monkeypatch):
         read_window(read, blob, number)
     assert (windows(backend, blob), backend.background) == (list(range(8)), 0)
     assert read.blobs[0].complete
+    read.close()
+
+
+def test_a_window_that_cannot_be_claimed_leaves_no_claim_on_the_one_before(
+    tmp_path, monkeypatch, caplog
+):
+    claim = module.claim_run
+
+    def refuse_window_6(blob, first, batch_size):
+        if first == 6 * EACH:
+            raise MemoryError
+        return claim(blob, first, batch_size)
+
+    monkeypatch.setattr(module, "claim_run", refuse_window_6)
+    blob = blob_of(8)
+    backend = MadeBackend(blob)
+    read = device(blob, backend, tmp_path)
+    for number in (0, 1, 2, 4):  # the last one would have 5 and 6 fetched ahead
+        read_window(read, blob, number)
+    assert "nothing is read ahead here" in caplog.text
+    assert 5 not in windows(backend, blob)
+    assert read.blobs[0].chunks.try_claim(5 * EACH)
+    read.blobs[0].chunks.give_up(5 * EACH)
     read.close()
 
 

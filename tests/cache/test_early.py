@@ -1,10 +1,12 @@
 import os
 import struct
+import threading
 import time
 
 import pytest
 
 from nydusd.cache.early import early_end, may_begin_early
+from nydusd.cache.fill import get_run
 from nydusd.cache.prefetch import Prefetcher
 from nydusd.cache.span_reader import read_spans
 from nydusd.config.model import Prefetch
@@ -94,6 +96,36 @@ def test_one_wrong_place_costs_that_chunk_another_request(tmp_path):
     assert filled.blobs[0].complete
     assert (15000, 10000) in backend.data_requests(blob)
     assert read_spans(filled, blob.spans()) == blob.content
+    filled.close()
+
+
+def test_what_is_where_it_was_said_to_be_is_kept_before_the_rest_is_asked_for(
+    tmp_path, monkeypatch
+):
+    begun, go = threading.Event(), threading.Event()
+
+    def get_slowly(blob, first, last, batch_size):
+        if first == 0:
+            begun.set()
+            assert go.wait(60)
+        return get_run(blob, first, last, batch_size)
+
+    monkeypatch.setattr("nydusd.cache.prefetch.get_run", get_slowly)
+    blob = blob_of(200)
+    filled = device(blob, MadeBackend(blob), tmp_path)
+    places = [(offset, size) for offset, size, _ in blob.places]
+    places[3] = (places[3][0], 4999)
+    places[4] = (places[4][0] - 1, 5001)
+    running = prefetcher(filled, told(places))
+    running.start()
+    assert begun.wait(20)
+    try:
+        wait_for(lambda: filled.blobs[0].chunks.ready(0))
+    finally:
+        go.set()
+    assert running.wait(20)
+    running.close()
+    assert filled.blobs[0].complete
     filled.close()
 
 

@@ -43,7 +43,7 @@ def test_the_places_of_a_blob_are_told_in_chunk_order():
     )
 
     assert places_of_blob(image, 0, 1) == told
-    assert places_of_blob(image, 0, 2) == told + bytes(16)
+    assert places_of_blob(image, 0, 0xFFFFFFFF) == told  # of one record that there is
     assert places_of_blob(image, 1, 1) == bytes(16)
     assert places_of_blob(BootstrapV5(golden("tiny-v5")), 0, 1) == b""
 

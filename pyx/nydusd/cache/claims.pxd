@@ -17,6 +17,8 @@ cdef class Claims:
     cdef uint32_t wanted        # of these, the ones that this fetch gets
     cdef uint32_t cursor        # where `find` found the last one
 
+    # have room for one chunk more, so that `add` does not fail; moves the array
+    cdef int make_room(self) except -1
     # moves the array
     cdef Chunk *add(self, uint32_t index, const ChunkPlace *place, const uint8_t *digest,
                     uint32_t state) except NULL

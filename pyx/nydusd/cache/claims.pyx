@@ -36,16 +36,21 @@ cdef class Claims:
     def __dealloc__(self):
         free(self.chunks)
 
-    cdef Chunk *add(self, uint32_t index, const ChunkPlace *place, const uint8_t *digest,
-                    uint32_t state) except NULL:
+    cdef int make_room(self) except -1:
+        cdef uint32_t room = self.room * 2 if self.room else 32
         cdef Chunk *grown
-        cdef Chunk *chunk
         if self.count == self.room:
-            self.room = self.room * 2 if self.room else 32
-            grown = <Chunk *>realloc(self.chunks, self.room * sizeof(Chunk))
+            grown = <Chunk *>realloc(self.chunks, room * sizeof(Chunk))
             if grown == NULL:
                 raise MemoryError
             self.chunks = grown
+            self.room = room
+        return 0
+
+    cdef Chunk *add(self, uint32_t index, const ChunkPlace *place, const uint8_t *digest,
+                    uint32_t state) except NULL:
+        cdef Chunk *chunk
+        self.make_room()
         chunk = &self.chunks[self.count]
         memset(chunk, 0, sizeof(Chunk))
         chunk.index = index
@@ -114,6 +119,7 @@ cdef class Claims:
     cdef bint take_along(self, uint32_t index, const ChunkPlace *place,
                          const uint8_t *digest) except -1:
         """Claim a chunk that nobody waits for; false when it is here or somebody else's."""
+        self.make_room()        # which fails before there is a claim to be lost
         if self.blob.has(index, place) or not self.blob.chunks.claim(index):
             return False
         if self.blob.has_claimed(index, place):

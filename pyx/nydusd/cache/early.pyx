@@ -83,6 +83,7 @@ def get_early(CachedBlob blob, bytes places, uint32_t first, uint32_t last, uint
         for index in range(first, min(last, told(places), blob.chunks.count)):
             place.compressed_offset = said[index].offset
             place.compressed_size = <uint32_t>min(said[index].size, <uint64_t>0xffffffff)
+            fetch.claims.make_room()        # which fails before there is a claim to be lost
             if blob.check_place(&place) == 0 and blob.chunks.claim(index):
                 if blob.chunks.is_ready(index) or blob.chunks.is_promised(index):
                     blob.chunks.release(index)

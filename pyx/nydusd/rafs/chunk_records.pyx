@@ -49,8 +49,9 @@ cdef const ChunkRecord *table_of(Bootstrap bootstrap, uint64_t *count) except? N
 def places_of_blob(Bootstrap bootstrap, uint32_t blob_index, uint32_t count):
     """Where the stored bytes of the *count* chunks of a blob lie, by a v6 image's chunk table.
 
-    Offset and size as 8 bytes each, in chunk order; zeros where the table does not tell. b"" for no
-    table. The blob's own CI array is what counts.
+    Offset and size as 8 bytes each, in chunk order; zeros where the table does not tell. Of no more
+    chunks than the table has records: a *count* that lies is not believed. b"" for no table. The
+    blob's own CI array is what counts.
     """
     cdef uint64_t n = 0
     cdef const ChunkRecord *records = table_of(bootstrap, &n)
@@ -59,6 +60,7 @@ def places_of_blob(Bootstrap bootstrap, uint32_t blob_index, uint32_t count):
     cdef bytes places
     if n == 0:
         return b""
+    count = <uint32_t>min(<uint64_t>count, n)
     places = bytes(<size_t>count * 2 * sizeof(uint64_t))
     target = <uint64_t *>PyBytes_AS_STRING(places)      # nobody else has it yet
     with nogil:
