@@ -4,7 +4,12 @@ from functools import partial
 import pytest
 
 from nydusd.backend.request import Request
-from nydusd.backend.transfer import Transfer, acquire_transfer, release_transfer
+from nydusd.backend.transfer import (
+    HOST_CONNECTIONS,
+    Transfer,
+    acquire_transfer,
+    release_transfer,
+)
 from nydusd.base.errors import BackendError, FailureKind
 from tests.servers import faults
 from tests.servers.loopback import Gone, LoopbackServer
@@ -268,3 +273,17 @@ def test_cancelling_beside_the_end_of_a_call_has_one_outcome(server, transfer):
         assert (call.response is None) != (call.error is None)
         request.buffer.clear()
     assert transfer.perform(ask(server)).received == 1000
+
+
+def test_one_host_has_no_more_connections_than_are_allowed(server, transfer):
+    go = threading.Event()
+    server.script(lambda exchange: (go.wait(60), exchange.serve()), path="/blob")
+    calls = [transfer.submit(ask(server, timeout=120)) for _ in range(HOST_CONNECTIONS + 20)]
+    server.wait_for(HOST_CONNECTIONS)
+    with LoopbackServer({"/blob": BLOB}) as other:
+        transfer.perform(ask(other))  # what was handed over before it was looked at before it
+    counts = server.connections, len(server.requests)
+    go.set()
+
+    assert counts == (HOST_CONNECTIONS, HOST_CONNECTIONS)
+    assert [call.result().received for call in calls] == [1000] * len(calls)
