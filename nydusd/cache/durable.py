@@ -366,12 +366,13 @@ class DurableRecord:
     def _look(self, changed: bool) -> bool:
         by_us = changed and self._file.take_stored()
         shrunk = self._file.has_shrunk()
-        if self._chunks.shared and not self._file.is_in_place():
-            # What is open is whole and goes on being used; the bits are not about it any more
-            # for those who open the directory now.
-            logger.warning("%s is not the file that is open any more", self._file.path)
-            self._chunks.keep_to_itself()
+        if not self._file.is_in_place():
             changed = False  # that its name has gone, or nobody will find it to change it
+            if self._chunks.shared:
+                # What is open is whole and goes on being used; the bits are not about it any more
+                # for those who open the directory now.
+                logger.warning("%s is not the file that is open any more", self._file.path)
+                self._chunks.keep_to_itself()
         if shrunk or (changed and not by_us):
             # Each chunk is looked for again before it counts, and fetched when there is a hole.
             self._file.doubt_holes()
