@@ -1,9 +1,11 @@
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from nydusd.cache import heap
 from nydusd.cache.prefetch import Prefetcher
 from nydusd.cache.span_reader import read_spans
 from nydusd.config.model import Prefetch
@@ -47,6 +49,32 @@ def test_what_fetches_have_left_is_given_back_after_the_last_one(tmp_path):
     wait_for_the_end()
     assert resident_bytes() - before < 4 << 20
     filled.close()
+
+
+def test_memory_is_given_back_in_a_pause_and_not_after_each_fetch(tmp_path, monkeypatch):
+    wait_for_the_end()
+    asked = []
+    pause_is_over = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        assert pause_is_over.wait(60)
+
+    monkeypatch.setattr(heap, "time", SimpleNamespace(sleep=sleep))
+    blob = MadeBlob(CHUNKS, 6, Compressor.NONE)
+    filled = device(blob, MadeBackend(blob), tmp_path, batch_size=1 << 20)
+    try:
+        assert read_spans(filled, blob.spans()) == blob.content
+        (keeper,) = [each for each in threading.enumerate() if each.name == THREAD]
+        again = device(blob, MadeBackend(blob), tmp_path / "again", batch_size=1 << 20)
+        assert read_spans(again, blob.spans()) == blob.content
+        again.close()
+        assert [each for each in threading.enumerate() if each.name == THREAD] == [keeper]
+    finally:
+        pause_is_over.set()
+        wait_for_the_end()
+        filled.close()
+    assert min(asked) > 0
 
 
 def test_buffers_that_are_used_again_carry_nothing_over(tmp_path):

@@ -35,14 +35,15 @@ cdef enum:
     STEPS_SHIFT = 2
     SHELF_BYTES = 1 << 25       # kept at most
     GIVE_BACK_BYTES = 1 << 20   # fetched; less leaves nothing that is worth it
-    IDLE_MS = 100               # without the end of a fetch, before memory is given back
-    BUSY_MS = 1000              # of fetches without a pause: what they do not need now
+    BUSY_ROUNDS = 10            # of IDLE_SECONDS without a pause: give back what is not in use now
     MAPPED_BYTES = 1 << 25      # buffers of this size and more are mapped and unmapped one by one
     NEVER_BYTES = 1 << 30       # free at the top of the heap, for malloc to give it back by itself
 
 mallopt(M_ARENA_MAX, 1)
 mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 mallopt(M_TRIM_THRESHOLD, NEVER_BYTES)
+
+cdef double IDLE_SECONDS = 0.1      # without the end of a fetch, before memory is given back
 
 # Guarded by the GIL.
 cdef list shelf = []            # (room, buffer): free ones, the last one was used last
@@ -126,13 +127,13 @@ def give_back():
     """Wait for a pause between fetches, give back what they have left, and end."""
     global waiting
     cdef uint64_t seen
-    cdef int busy_ms = 0
+    cdef int busy = 0
     while True:
         seen = rounds
-        time.sleep(IDLE_MS / 1000)
-        busy_ms += IDLE_MS
-        if seen == rounds or busy_ms >= BUSY_MS:
-            busy_ms = 0
+        time.sleep(IDLE_SECONDS)
+        busy += 1
+        if seen == rounds or busy >= BUSY_ROUNDS:
+            busy = 0
             empty()
         if seen == rounds:
             waiting = False

@@ -30,7 +30,8 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef enum:
     PENDING_WAIT_MS = 2000      # longest wait for somebody else's fetch (the reference's)
     IOV_AT_A_TIME = 1024        # UIO_MAXIOV
-    LOOK_SECONDS_INVERSE = 1000     # looks at the counter, a second
+
+cdef double LOOK_SECONDS = 0.001        # between two looks at the counter
 
 # One read and where it goes; `target.owner` points here.
 cdef struct Reading:
@@ -105,7 +106,7 @@ cdef int wait_for_change(const uint64_t *counter, uint64_t seen) except -1:
     while counter_of(counter) == seen:
         if time.monotonic() > deadline:
             return 1
-        time.sleep(1 / LOOK_SECONDS_INVERSE)
+        time.sleep(LOOK_SECONDS)
     return 0
 
 
