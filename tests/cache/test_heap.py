@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from nydusd.base.errors import BackendError
 from nydusd.cache import heap
 from nydusd.cache.prefetch import Prefetcher
 from nydusd.cache.span_reader import read_spans
 from nydusd.config.model import Prefetch
 from nydusd.rafs.blobs import Compressor
-from tests.cache.made import MadeBackend, MadeBlob, device
+from tests.cache.made import MadeBackend, MadeBlob, MadeReader, device
 
 CHUNKS = [bytes([i]) * 300_000 for i in range(64)]
 THREAD = "give-back"
@@ -82,5 +83,35 @@ def test_buffers_that_are_used_again_carry_nothing_over(tmp_path):
     filled = device(blob, MadeBackend(blob), tmp_path, batch_size=1 << 20)
     for index in (20, 3, 39, 11, 0, 30):
         assert read_spans(filled, [blob.span(index)]) == blob.chunks[index]
+    assert read_spans(filled, blob.spans()) == blob.content
+    filled.close()
+
+
+class LingeringReader(MadeReader):
+    """Fails once, and writes into the buffer of that request when the next one has come."""
+
+    left: memoryview | None = None
+
+    def read_into(self, buffer, offset: int, *, background: bool = False) -> None:
+        if len(buffer) > 1 << 17 and self.left is None:
+            self.left = memoryview(buffer)
+            raise BackendError("no bytes yet")
+        super().read_into(buffer, offset, background=background)
+        if self.left is not None:
+            self.left[:] = bytes(len(self.left))
+
+
+def test_a_buffer_that_a_failed_request_still_holds_is_not_used_again(
+    tmp_path, monkeypatch, caplog
+):
+    blob = MadeBlob([os.urandom(300_000)], 6, Compressor.NONE)
+    backend = MadeBackend(blob)
+    reader = LingeringReader(backend, blob.data)
+    monkeypatch.setattr(backend, "reader", lambda blob_id: reader)
+    filled = device(blob, backend, tmp_path)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_spans(filled, blob.spans())
+    assert "no bytes yet" in caplog.text
+
     assert read_spans(filled, blob.spans()) == blob.content
     filled.close()

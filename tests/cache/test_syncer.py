@@ -30,6 +30,7 @@ class File:
 
 
 def test_a_syncer_that_rests_has_synced_all_and_watches_nothing(tmp_path):
+    before = set(threading.enumerate())
     syncer = Syncer()
     files = [File(tmp_path / str(number)) for number in range(3)]
     for file in files:
@@ -39,7 +40,7 @@ def test_a_syncer_that_rests_has_synced_all_and_watches_nothing(tmp_path):
     syncer.rest()
     assert [file.syncs for file in files] == [1, 1, 1]
     assert not os.path.exists(f"/proc/self/fd/{watched}")  # noqa: PTH110 - a link to nowhere
-    assert "cache-sync" not in {thread.name for thread in threading.enumerate()}
+    assert set(threading.enumerate()) <= before
     for file in files:
         syncer.remove(file)  # as closing them does
         os.close(file.fd)
@@ -62,9 +63,10 @@ def test_a_file_that_cannot_be_synced_keeps_no_other_from_it(tmp_path, caplog):
 def test_a_file_that_comes_after_the_rest_is_looked_after(tmp_path):
     syncer = Syncer()
     syncer.rest()
+    before = set(threading.enumerate())
     file = File(tmp_path / "late")
     syncer.add(file)
-    assert "cache-sync" in {thread.name for thread in threading.enumerate()}
+    assert [one.name for one in set(threading.enumerate()) - before] == ["cache-sync"]
     syncer.rest()
     assert file.syncs == 1
     os.close(file.fd)

@@ -26,6 +26,10 @@ cdef extern from "<malloc.h>" nogil:
 cdef extern from "<sys/mman.h>" nogil:
     int madvise(void *, size_t, int)
 
+cdef extern from "<Python.h>":
+    ctypedef struct ExportedBytes "PyByteArrayObject":
+        Py_ssize_t ob_exports
+
 cdef enum:
     PAGE_BYTES = 4096
     MADV_POPULATE_WRITE = 23    # Linux 5.14; older headers do not have it
@@ -93,6 +97,9 @@ cdef int give_buffer(bytearray buffer) except -1:
     global shelf_bytes
     cdef uint64_t room = room_for(len(buffer))
     if len(buffer) < LARGE_BYTES or shelf_bytes + room > SHELF_BYTES:
+        return 0
+    if (<ExportedBytes *><void *>buffer).ob_exports != 0:
+        # A view of a failed request: whoever has it may write through it until it is gone.
         return 0
     shelf.append((room, buffer))
     shelf_bytes += room
