@@ -319,6 +319,7 @@ class DurableRecord:
         self._file = file
         self._lock = threading.Lock()
         self._closed = False
+        file.look_after_pages()
         SYNCER.add(self)
 
     def watch(self, watches: Watches) -> int:
@@ -337,6 +338,8 @@ class DurableRecord:
         which may hide what others did: look again when it writes no more.
         """
         with self._lock:
+            if not (changed or self._closed):
+                self._file.cool_pages()
             return self._closed or self._look(changed)
 
     def sync(self) -> None:

@@ -1,9 +1,7 @@
-import os
-
 import pytest
 
 from nydusd.base.errors import CacheError
-from nydusd.cache.blobfile import BlobFile, has_data, is_at_hand
+from nydusd.cache.blobfile import BlobFile, has_data
 
 
 def test_a_new_file_has_its_final_length_and_no_blocks(tmp_path):
@@ -48,29 +46,3 @@ def test_what_a_map_may_promise_needs_a_whole_file_with_blocks(tmp_path):
     path.unlink()
     BlobFile(path, 10).close()
     assert not has_data(path, 10)
-
-
-def test_a_range_is_at_hand_when_all_of_its_pages_are_in_memory(tmp_path):
-    size = 1 << 20
-    path = tmp_path / "data"
-    path.write_bytes(bytes(size - 1))
-    fd = os.open(path, os.O_RDWR)
-    try:
-        if not is_at_hand(fd, 0, 1):
-            pytest.skip("the kernel does not count cached pages (cachestat, Linux 6.5)")
-        assert is_at_hand(fd, 4095, 2)
-        assert is_at_hand(fd, 100, size - 101)
-        assert not is_at_hand(fd, 100, size - 100)  # the file ends before
-        os.fsync(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        if is_at_hand(fd, 0, 1):
-            pytest.skip("this file system keeps its pages in memory")
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
-        os.pread(fd, 1, 0)
-        os.pread(fd, 1, size - 2)
-        assert is_at_hand(fd, 0, 4096)
-        assert not is_at_hand(fd, 0, size - 1)
-        os.pread(fd, size, 0)
-        assert is_at_hand(fd, 0, size - 1)
-    finally:
-        os.close(fd)

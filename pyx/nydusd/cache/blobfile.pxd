@@ -1,10 +1,10 @@
 # The data file of one blob in the cache: mapped for hits, written by fetches.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from nydusd.cache.resident cimport ResidentPages
 from nydusd.cache.target cimport ReadTarget
 
 cdef enum:
-    NEIGHBOURHOODS = 64     # remembered places of small reads; a power of two
     BARRIER_FILES = 5
 
 cdef class BlobFile:
@@ -12,9 +12,7 @@ cdef class BlobFile:
     cdef readonly uint64_t size     # bytes, final from the start; 0 = not known, not mapped
     cdef int fd                     # owned; -1 when closed
     cdef uint8_t *base              # owned mapping, never touched by user space; NULL when empty
-    cdef uint64_t served            # atomic: bytes mapped in by hits since the last trim, about
-    # atomic: the neighbourhood last seen in each row, from 1, times 2; + 1 = its pages are mapped
-    cdef uint64_t visited[NEIGHBOURHOODS]
+    cdef ResidentPages pages        # None when nothing is mapped
     cdef int writable               # atomic: fetches may keep their bytes here
     # atomic: pages [high, low) of 32 bits each that had no hole when somebody looked last
     cdef uint64_t solid
@@ -23,15 +21,11 @@ cdef class BlobFile:
     cdef int stored                 # atomic: bytes were stored since `take_stored`
     cdef int barrier_due            # atomic: `barrier` has not been synced yet
     cdef int barrier[BARRIER_FILES]     # owned; -1 = none
-    cdef bint counted               # one of the open mappings that share the resident budget
 
-    cdef bint is_mapped(self, uint64_t off) noexcept nogil
-    cdef bint visit(self, uint64_t off) noexcept nogil
     cdef int copy(self, uint64_t off, uint64_t n, ReadTarget *target) noexcept nogil
     cdef int fit(self) except -1
     cdef int map(self) except -1
-    cdef void drop(self) noexcept nogil
-    cdef void count_mapped(self, uint64_t n) noexcept nogil
+    cdef void drop(self) noexcept
 
     # Append *n* bytes at *off* to *target*; 0, -EIO outside the file or no room in the target,
     # -ENODATA the file is shorter than it was or its disk does not give the bytes back (only with

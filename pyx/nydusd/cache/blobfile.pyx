@@ -10,12 +10,12 @@ import os
 
 from libc.errno cimport EAGAIN, EINTR, EIO, ENODATA, ENOSPC, ENXIO, EROFS, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
 from posix.unistd cimport close, fdatasync, fsync, lseek, pread, pwrite
 
 cimport cython
 
-from nydusd.cache.target cimport Mark, ReadTarget, add_room, add_segment, iovec, mark, undo
+from nydusd.cache.resident cimport ResidentPages, is_at_hand, read_from_memory
+from nydusd.cache.target cimport Mark, ReadTarget, add_room, add_segment, mark, undo
 
 from nydusd.base.errors import CacheError, check
 
@@ -23,17 +23,11 @@ from nydusd.base.errors import CacheError, check
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *, size_t, int, int, int, long)
     int munmap(void *, size_t)
-    int madvise(void *, size_t, int)
     void *MAP_FAILED
-    int PROT_READ, MAP_SHARED, MADV_DONTNEED
-
-cdef extern from "<sys/uio.h>" nogil:
-    int64_t preadv2(int, const iovec *, int, int64_t, int)
-    int RWF_NOWAIT
+    int PROT_READ, MAP_SHARED
 
 cdef extern from "<unistd.h>" nogil:
     int SEEK_HOLE, SEEK_END
-    long syscall(long, ...)
 
 cdef extern from "<fcntl.h>" nogil:
     struct file_handle:
@@ -44,21 +38,6 @@ cdef extern from "<fcntl.h>" nogil:
     int fcntl(int, int, ...)
     int fallocate(int, int, int64_t, int64_t)
     int F_SETLEASE, F_WRLCK, F_UNLCK, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_KEEP_SIZE
-
-# Linux 6.5; the C library's headers may be older. One number on all architectures.
-cdef extern from *:
-    """
-    struct page_range { unsigned long long off, len; };
-    struct page_counts { unsigned long long cached, dirty, writeback, evicted, lately; };
-    enum { SYS_CACHESTAT = 451 };
-    """
-    struct page_range:
-        uint64_t off
-        uint64_t len
-    struct page_counts:
-        uint64_t cached
-    enum:
-        SYS_CACHESTAT
 
 cdef extern from *:
     """
@@ -87,39 +66,6 @@ cdef enum:
     # perf/scenarios/rand-read.toml: 15 us mapped, 11.5 us copied). Where more reads follow, as over
     # small files that lie one behind the other, a fault maps what they need too.
     COPIED_BYTES = 1 << 14
-    FAULT_AROUND_BYTES = 1 << 16    # what one fault maps in (Linux: fault_around_bytes)
-    # Pages that hits have mapped in count as resident memory of the daemon: all files together
-    # may hold this much, in even shares, before a share is unmapped (they stay in page cache).
-    MAPPED_BYTES = 4 << 20
-    SHARE_BYTES_MIN = 1 << 18
-
-cdef uint64_t open_mappings = 0     # atomic
-
-
-cpdef bint is_at_hand(int fd, uint64_t off, uint64_t n) noexcept nogil:
-    """Whether the page cache has the *n* bytes at *off*, n > 0; false where the kernel cannot tell.
-
-    Ten times as fast as mincore(2), which looks at each page.
-    """
-    cdef page_range asked
-    cdef page_counts found
-    cdef uint64_t end = off + n
-    cdef uint8_t last
-    asked.off = off // PAGE_BYTES * PAGE_BYTES
-    asked.len = end - asked.off
-    if syscall(SYS_CACHESTAT, fd, &asked, &found, <unsigned int>0) != 0:
-        return False
-    # Pages on their way from the disk are counted too: the last one comes last.
-    return (found.cached >= (asked.len + PAGE_BYTES - 1) // PAGE_BYTES
-            and read_from_memory(fd, end - 1, &last, 1))
-
-
-cdef bint read_from_memory(int fd, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil:
-    """Whether the page cache had *n* bytes at *off*; no disk is waited for."""
-    cdef iovec part
-    part.iov_base = out
-    part.iov_len = n
-    return preadv2(fd, &part, 1, off, RWF_NOWAIT) == <int64_t>n
 
 
 @cython.final
@@ -134,10 +80,8 @@ cdef class BlobFile:
         self.path = path
         self.size = size
         self.base = NULL
-        self.served = 0
-        memset(self.visited, 0, sizeof(self.visited))
+        self.pages = None
         self.writable = not read_only
-        self.counted = False
         self.solid = 0
         self.blocks_seen = 0
         self.unsynced = self.stored = 0
@@ -171,8 +115,7 @@ cdef class BlobFile:
         if base == MAP_FAILED:
             check(-errno, "mmap of %s", self.path)
         self.base = <uint8_t *>base
-        self.counted = True
-        sum_add(&open_mappings, 1)
+        self.pages = ResidentPages(self.fd, <size_t>base, self.size)
         return 0
 
     def __dealloc__(self):
@@ -182,14 +125,12 @@ cdef class BlobFile:
         """Unmap and close; nobody may hold a segment of it any more."""
         self.drop()
 
-    cdef void drop(self) noexcept nogil:
+    cdef void drop(self) noexcept:
         cdef int i
         if self.base != NULL:
             munmap(self.base, self.size)
             self.base = NULL
-        if self.counted:
-            sum_add(&open_mappings, <uint64_t>-1)
-            self.counted = False
+        self.pages = None
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
@@ -204,15 +145,18 @@ cdef class BlobFile:
             return -EIO
         if target.copy_only or self.base == NULL:
             return self.copy(off, n, target)
+        if self.pages.is_hot(off, n):
+            return add_segment(target, self.base + off, n)
         if n > COPIED_BYTES:
             target.is_unseen |= not is_at_hand(self.fd, off, n)
-            self.count_mapped(n)
-        elif not self.is_mapped(off):
+            self.pages.count_mapped(n)
+        elif not self.pages.is_mapped(off):
             target.is_unseen = True
-            if self.visit(off):
-                self.count_mapped(0)
+            if self.pages.visit(off):
+                self.pages.count_mapped(0)
             else:
                 rc = self.copy(off, n, target)
+                self.pages.count_copy()
                 if rc != -EAGAIN:
                     return rc
                 # The mapping lets the carrier see that it will wait.
@@ -230,30 +174,6 @@ cdef class BlobFile:
             return 0
         undo(target, &start)
         return -EAGAIN
-
-    cdef bint is_mapped(self, uint64_t off) noexcept nogil:
-        """Whether small reads have mapped in the neighbourhood of *off* lately."""
-        cdef uint64_t place = (off // FAULT_AROUND_BYTES + 1) << 1
-        return sum_load(&self.visited[(place >> 1) % NEIGHBOURHOODS]) == place | 1
-
-    cdef bint visit(self, uint64_t off) noexcept nogil:
-        """Remember a small read at *off*; whether it is the second, which maps. Racy, harmless."""
-        cdef uint64_t place = (off // FAULT_AROUND_BYTES + 1) << 1
-        cdef uint64_t *row = &self.visited[(place >> 1) % NEIGHBOURHOODS]
-        cdef bint again = sum_load(row) == place
-        sum_store(row, place | again)
-        return again
-
-    cdef void count_mapped(self, uint64_t n) noexcept nogil:
-        """Unmap the pages of earlier hits once this file's share of the budget is used up."""
-        cdef uint64_t share
-        cdef uint64_t total = sum_add(&self.served, n + FAULT_AROUND_BYTES)
-        if total < SHARE_BYTES_MIN:
-            return
-        share = MAPPED_BYTES // (sum_load(&open_mappings) or 1)
-        if total >= (share if share > SHARE_BYTES_MIN else SHARE_BYTES_MIN):
-            sum_store(&self.served, 0)
-            madvise(self.base, self.size, MADV_DONTNEED)
 
     cdef int load(self, uint64_t off, uint8_t *out, uint64_t n) noexcept nogil:
         cdef int64_t done
@@ -370,6 +290,16 @@ cdef class BlobFile:
             return os.path.samestat(os.fstat(self.fd), os.stat(self.path))
         except OSError:
             return False
+
+    def look_after_pages(self):
+        """Let fast small reads map whole parts of the file: `cool_pages` will be called."""
+        if self.pages is not None:
+            self.pages.look_after()
+
+    def cool_pages(self):
+        """Unmap what fast small reads have mapped, if there were none since the last call."""
+        if self.pages is not None:
+            self.pages.cool()
 
     def watch(self, watches):
         """Have *watches* (`base.inotify`) tell of changes of the file; the number it has there."""
