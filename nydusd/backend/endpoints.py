@@ -34,7 +34,7 @@ PROXY: Final = "proxy"
 PROXY_FAILURE_LIMIT: Final = 5  # in a row; as a mirror has it by default
 HEDGE_SHARE: Final = 0.05  # requests sent twice, of all
 HEDGE_BURST: Final = 10.0  # that may be sent twice before their share counts
-LOST_IN_A_ROW: Final = 3  # hedged requests lost by a source before it is asked last
+LOST_IN_A_ROW: Final = 2  # hedged requests lost by a source before it is asked last
 SLOW_S: Final = 10.0  # for how long that is, doubled each time it is still slow
 MOST_SLOW_S: Final = 80.0
 

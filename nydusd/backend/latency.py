@@ -9,7 +9,7 @@ SAMPLES: Final = 128  # of each kind that are remembered
 FEWEST: Final = 8  # below that nothing is said of a kind
 LARGE_BYTES: Final = 256 << 10  # from here on a range takes time for its bytes, too
 UNKNOWN_S: Final = 0.2  # taken while nothing is known: longer than any round trip on earth
-LEAST_S: Final = 0.01  # a loaded machine has pauses of this length of its own
+LEAST_S: Final = 0.005  # a loaded machine has pauses of this length of its own
 
 
 class Latency:
