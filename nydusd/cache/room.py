@@ -96,9 +96,9 @@ class CacheRoom:
                 logger.exception("cache directory %s: its size is not kept", self.folder)
 
     def used(self) -> int:
-        """Bytes that the directory's files take on the disk now."""
+        """Bytes that the directory's files take on the disk now; 0 when somebody removed it."""
         total = 0
-        with os.scandir(self.folder) as entries:
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     total += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES

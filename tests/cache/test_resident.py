@@ -125,6 +125,33 @@ def test_a_window_cools_when_nobody_has_read_it(make):
     assert file.pages.is_hot(0, 1)
 
 
+def test_only_windows_that_many_reads_fall_in_stay_hot(make):
+    file = make()
+    file.heat()
+    assert file.pages.is_hot(WINDOW, 4096)
+    file.pages.cool()
+    for _ in range(30):
+        assert file.pages.is_hot(WINDOW, 4096)
+    assert file.pages.is_hot(0, 4096)
+
+    file.pages.cool()
+
+    assert file.resident() == WINDOW
+    assert file.pages.hot_bytes == WINDOW
+    assert file.pages.is_hot(WINDOW, 4096)
+    file.pages.cool()
+    assert file.resident() == 0
+
+
+def test_a_large_read_maps_no_window(make):
+    file = make()
+    file.heat()
+
+    assert not file.pages.is_hot(WINDOW, (1 << 14) + 1)
+    assert file.pages.is_hot(WINDOW, 1 << 14)
+    assert file.pages.is_hot(WINDOW, 1 << 17)  # it is mapped now
+
+
 def test_what_is_not_in_page_cache_is_not_mapped_and_looked_at_again_later(make):
     file = make(data=False)
     file.heat()

@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -263,6 +264,19 @@ def test_a_room_in_use_is_told_once(tmp_path, caplog):
         assert room.make_room() == 0
         assert room.make_room() == 0
     assert caplog.text.count("all of it is in use") == 1
+    filled.close()
+
+
+def test_a_directory_that_somebody_has_removed_holds_nothing(tmp_path):
+    blob = blob_of(10)
+    filled, room = roomy(blob, MadeBackend(blob), tmp_path / "gone")
+    read(filled, blob, *range(10))
+    assert room.used() > 0
+    shutil.rmtree(tmp_path / "gone")
+
+    assert room.used() == 0
+    assert room.make_room() == 0
+    room.close()
     filled.close()
 
 

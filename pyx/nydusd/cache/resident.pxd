@@ -15,7 +15,7 @@ cdef class ResidentPages:
     cdef uint64_t copies            # atomic: small reads that were copied
     cdef uint64_t copies_since      # atomic: ms of the clock when they were last judged
     cdef int hot                    # atomic: small reads come fast, windows are mapped whole
-    cdef int used                   # atomic: a hot window was read since the last cool()
+    cdef int begun                  # atomic: it became hot since the last cool()
     cdef uint8_t *windows           # owned, set once; atomic: what each window is; NULL: never hot
 
     # whether a read of *n* bytes at *off*, inside the file, needs no look and no copy
@@ -31,7 +31,7 @@ cdef class ResidentPages:
     # a hit maps in *n* bytes and what lies around them
     cpdef void count_mapped(self, uint64_t n) noexcept nogil
     cdef void trim(self) noexcept nogil
-    cdef bint let_go(self) noexcept nogil
+    cdef bint let_go(self, bint keep) noexcept nogil
 
 # Whether the page cache has the *n* bytes at *off*, n > 0; false where the kernel cannot tell.
 cpdef bint is_at_hand(int fd, uint64_t off, uint64_t n) noexcept nogil

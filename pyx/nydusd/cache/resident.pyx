@@ -3,7 +3,7 @@
 Pages that writev reads from a mapping count as resident memory of the daemon, though they are page
 cache. So hits may map a few MiB, and a lone small read is copied, which costs less than the faults
 of a mapping. Where small reads come fast, the windows that they fall in are mapped whole, which
-costs less than their copies, until a few seconds after the last one (docs/decisions/0012).
+costs less than their copies, as long as enough of them fall there (docs/decisions/0012).
 
 Any thread; `cool` by one at a time.
 """
@@ -103,13 +103,15 @@ cdef enum:
     WINDOWS_MAX = 1 << 16           # 128 GiB; what lies behind is copied
     HOT_COPIES = 2048               # so many small reads
     HOT_MS = 250                    # within this time make a file hot
+    HOT_READ_BYTES = 1 << 14        # a larger read maps no window
     HOT_PART = 16                   # of the machine's memory that hot windows may map
 
 cdef enum:  # what a window is
     UNKNOWN = 0
     BUSY = 1        # somebody is mapping it
-    WHOLE = 2       # all of it was mapped
-    PARTLY = 3      # some of it is not in page cache
+    PARTLY = 2      # some of it is not in page cache
+    WHOLE = 3       # all of it was mapped; + 1 for each read since the last cool(), about, up to
+    KEPT = WHOLE + 20   # this, where it pays to leave it mapped
 
 cdef uint64_t open_files = 0        # atomic
 cdef uint64_t hot_bytes = 0         # atomic: mapped in windows, of all files
@@ -153,13 +155,13 @@ cdef class ResidentPages:
         memset(self.visited, 0, sizeof(self.visited))
         self.is_looked_after = False
         self.copies = self.copies_since = 0
-        self.hot = self.used = 0
+        self.hot = self.begun = 0
         self.windows = NULL
         sum_add(&open_files, 1)
 
     def __dealloc__(self):
         sum_add(&open_files, <uint64_t>-1)
-        self.let_go()
+        self.let_go(False)
         free(self.windows)
 
     cpdef bint is_hot(self, uint64_t off, uint64_t n) noexcept nogil:
@@ -174,10 +176,10 @@ cdef class ResidentPages:
         if (off + n - 1) // WINDOW_BYTES != number:
             return False
         state = state_load(&self.windows[number])
-        if state != WHOLE and not (state == UNKNOWN and self.heat(number)):
-            return False
-        if not switch_load(&self.used):     # a store would take the line from the other workers
-            switch_store(&self.used, 1)
+        if state < WHOLE:
+            return state == UNKNOWN and n <= HOT_READ_BYTES and self.heat(number)
+        if state < KEPT:    # a store would take the line from the other workers
+            state_change(&self.windows[number], state, state + 1)
         return True
 
     cdef bint heat(self, uint64_t number) noexcept nogil:
@@ -188,11 +190,15 @@ cdef class ResidentPages:
             return False
         if not state_change(&self.windows[number], UNKNOWN, BUSY):
             return False
+        if sum_add(&hot_bytes, n) > hot_bytes_max:      # others were faster
+            sum_add(&hot_bytes, -n)
+            state_store(&self.windows[number], UNKNOWN)
+            return False
         if (is_at_hand(self.fd, start, n)
                 and madvise(self.base + start, n, POPULATE_READ) == 0):
-            sum_add(&hot_bytes, n)
             state_store(&self.windows[number], WHOLE)
             return True
+        sum_add(&hot_bytes, -n)
         state_store(&self.windows[number], PARTLY)
         return False
 
@@ -216,8 +222,9 @@ cdef class ResidentPages:
                 return
             if not table_set(&self.windows, table):
                 free(table)     # somebody else was faster
-        switch_store(&self.used, 1)
-        switch_store(&self.hot, 1)
+        if not switch_load(&self.hot):      # copies go on where there is no room
+            switch_store(&self.begun, 1)
+            switch_store(&self.hot, 1)
 
     cdef bint is_mapped(self, uint64_t off) noexcept nogil:
         cdef uint64_t place = (off // FAULT_AROUND_BYTES + 1) << 1
@@ -248,7 +255,7 @@ cdef class ResidentPages:
         cdef uint64_t number, end
         if table != NULL:
             for number in range(min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)):
-                if state_load(&table[number]) != WHOLE:
+                if state_load(&table[number]) < WHOLE:
                     continue
                 end = number * WINDOW_BYTES
                 if end > start:
@@ -257,41 +264,53 @@ cdef class ResidentPages:
         if start < self.size:
             madvise(self.base + start, self.size - start, MADV_DONTNEED)
 
-    cdef bint let_go(self) noexcept nogil:
-        """Count no window as hot any more; whether there was one. Their pages stay mapped."""
+    cdef bint let_go(self, bint keep) noexcept nogil:
+        """Count windows as hot no more, with *keep* but those of many reads; whether one stays.
+
+        The pages stay mapped.
+        """
         cdef uint8_t *table = table_load(&self.windows)
-        cdef uint64_t number
-        cdef bint any_was = False
+        cdef uint64_t number, n
+        cdef uint8_t state
+        cdef bint stays = False
         if table == NULL:
             return False
         for number in range(min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)):
-            if state_change(&table[number], WHOLE, UNKNOWN):
-                any_was = True
-                sum_add(&hot_bytes, -min(<uint64_t>WINDOW_BYTES,
-                                         self.size - number * WINDOW_BYTES))
-            else:
+            state = state_load(&table[number])
+            if state == PARTLY:
                 state_change(&table[number], PARTLY, UNKNOWN)
-        return any_was
+            if state < WHOLE:
+                continue
+            n = min(<uint64_t>WINDOW_BYTES, self.size - number * WINDOW_BYTES)
+            # A page that was reclaimed would be waited for by a worker.
+            if keep and state == KEPT and is_at_hand(self.fd, number * WINDOW_BYTES, n):
+                state_store(&table[number], WHOLE)
+                stays = True
+                continue
+            while not state_change(&table[number], state, UNKNOWN):
+                state = state_load(&table[number])      # a read was counted
+            sum_add(&hot_bytes, -n)
+        return stays
 
     def look_after(self):
         """Let windows become hot: somebody will call `cool` every few seconds."""
         self.is_looked_after = True
 
     def cool(self):
-        """Unmap the hot windows if none was read since the last call."""
+        """Unmap the hot windows that few reads fell in since the last call."""
         cdef uint8_t *table = table_load(&self.windows)
         if table == NULL:
             return
         with nogil:
-            if switch_take(&self.used):
+            if switch_take(&self.begun):
                 # What was not in page cache may be by now.
                 for number in range(min((self.size - 1) // WINDOW_BYTES + 1,
                                         <uint64_t>WINDOWS_MAX)):
                     state_change(&table[number], PARTLY, UNKNOWN)
             else:
-                switch_store(&self.hot, 0)
-                if self.let_go():
-                    self.trim()
+                if not self.let_go(True):
+                    switch_store(&self.hot, 0)
+                self.trim()
 
     @property
     def hot_bytes(self):
@@ -301,6 +320,6 @@ cdef class ResidentPages:
         if table == NULL:
             return 0
         for number in range(min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)):
-            if state_load(&table[number]) == WHOLE:
+            if state_load(&table[number]) >= WHOLE:
                 total += min(<uint64_t>WINDOW_BYTES, self.size - number * WINDOW_BYTES)
         return total
