@@ -32,6 +32,13 @@ def device(blob: MadeBlob, backend: MadeBackend, folder, batch_size: int = WINDO
     return Device([cached], batch_size, release, ahead.note)
 
 
+def opened(folder, count: int) -> tuple[MadeBlob, MadeBackend, Device]:
+    """A blob of *count* windows behind a device that keeps it in *folder*."""
+    blob = blob_of(count)
+    backend = MadeBackend(blob)
+    return blob, backend, device(blob, backend, folder)
+
+
 def wait_for(condition) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -52,9 +59,7 @@ def read_window(device: Device, blob: MadeBlob, number: int) -> None:
 
 
 def test_the_third_fetch_in_a_row_has_the_next_window_fetched_beside_it(tmp_path):
-    blob = blob_of(20)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 20)
     read_window(read, blob, 0)
     read_window(read, blob, 1)
     assert (windows(backend, blob), backend.background) == ([0, 1], 0)
@@ -67,9 +72,7 @@ def test_the_third_fetch_in_a_row_has_the_next_window_fetched_beside_it(tmp_path
 
 
 def test_never_more_than_half_of_the_row_is_fetched_ahead(tmp_path):
-    blob = blob_of(40)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 40)
     most = 0
     for number in range(25):
         read_window(read, blob, number)
@@ -83,9 +86,7 @@ def test_never_more_than_half_of_the_row_is_fetched_ahead(tmp_path):
 
 
 def test_a_blob_that_is_read_in_order_takes_no_request_more(tmp_path):
-    blob = blob_of(13)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 13)
     content = b"".join(read_spans(read, [span]) for span in blob.spans())
     assert content == blob.content
     assert windows(backend, blob) == list(range(13))
@@ -94,9 +95,7 @@ def test_a_blob_that_is_read_in_order_takes_no_request_more(tmp_path):
 
 
 def test_readers_side_by_side_have_rows_of_their_own(tmp_path):
-    blob = blob_of(24)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 24)
     for number in range(3):
         for start in (0, 8, 16):
             read_window(read, blob, start + number)
@@ -106,9 +105,7 @@ def test_readers_side_by_side_have_rows_of_their_own(tmp_path):
 
 
 def test_readers_who_go_through_it_together_are_one_row(tmp_path):
-    blob = blob_of(30)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 30)
     failures = []
 
     def go(first: int) -> None:
@@ -131,9 +128,7 @@ def test_readers_who_go_through_it_together_are_one_row(tmp_path):
 
 @pytest.mark.parametrize("order", [[0, 2, 4, 6, 8, 10], [10, 9, 8, 7, 6], [0, 1, 5, 6, 11, 12]])
 def test_who_does_not_read_on_is_not_read_ahead_for(tmp_path, order):
-    blob = blob_of(14)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 14)
     for number in order:
         read_window(read, blob, number)
     assert windows(backend, blob) == sorted(order)
@@ -142,9 +137,7 @@ def test_who_does_not_read_on_is_not_read_ahead_for(tmp_path, order):
 
 
 def test_a_row_passes_over_what_is_here(tmp_path):
-    blob = blob_of(12)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 12)
     for number in (4, 0, 1):
         read_window(read, blob, number)
     read_window(read, blob, 2)  # the third: window 3 is fetched ahead
@@ -156,9 +149,7 @@ def test_a_row_passes_over_what_is_here(tmp_path):
 
 
 def test_a_reader_who_comes_while_it_is_on_its_way_does_not_ask_again(tmp_path):
-    blob = blob_of(8)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 8)
     read_window(read, blob, 0)
     read_window(read, blob, 1)
     backend.gate.clear()
@@ -207,9 +198,7 @@ def test_without_threads_a_reader_fetches_for_itself(tmp_path, monkeypatch, erro
     def refuse(_thread):
         raise error
 
-    blob = blob_of(8)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 8)
     read_window(read, blob, 0)
     read_window(read, blob, 1)
     monkeypatch.setattr("threading.Thread.start", refuse)
@@ -231,9 +220,7 @@ def test_a_window_that_cannot_be_claimed_leaves_no_claim_on_the_one_before(
         return claim(blob, first, batch_size)
 
     monkeypatch.setattr(module, "claim_run", refuse_window_6)
-    blob = blob_of(8)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 8)
     for number in (0, 1, 2, 4):  # the last one would have 5 and 6 fetched ahead
         read_window(read, blob, number)
     assert "nothing is read ahead here" in caplog.text
@@ -244,9 +231,7 @@ def test_a_window_that_cannot_be_claimed_leaves_no_claim_on_the_one_before(
 
 
 def test_what_is_under_way_when_the_device_closes_ends_with_the_blob(tmp_path):
-    blob = blob_of(8)
-    backend = MadeBackend(blob)
-    read = device(blob, backend, tmp_path)
+    blob, backend, read = opened(tmp_path, 8)
     read_window(read, blob, 0)
     read_window(read, blob, 1)
     backend.gate.clear()

@@ -14,7 +14,7 @@ from posix.unistd cimport close, fdatasync, fsync, lseek, pread, pwrite
 
 cimport cython
 
-from nydusd.cache.resident cimport ResidentPages, is_at_hand, read_from_memory
+from nydusd.cache.resident cimport SMALL_BYTES, ResidentPages, is_at_hand, read_from_memory
 from nydusd.cache.target cimport Mark, ReadTarget, add_room, add_segment, mark, undo
 
 from nydusd.base.errors import CacheError, check
@@ -41,8 +41,6 @@ cdef extern from "<fcntl.h>" nogil:
 
 cdef extern from *:
     """
-    static inline uint64_t sum_add(uint64_t *p, uint64_t n)
-        { return __atomic_add_fetch(p, n, __ATOMIC_RELAXED); }
     static inline uint64_t sum_load(const uint64_t *p)
         { return __atomic_load_n(p, __ATOMIC_RELAXED); }
     static inline void sum_store(uint64_t *p, uint64_t v)
@@ -51,7 +49,6 @@ cdef extern from *:
     static inline void switch_store(int *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline int switch_take(int *p) { return __atomic_exchange_n(p, 0, __ATOMIC_ACQ_REL); }
     """
-    uint64_t sum_add(uint64_t *, uint64_t) noexcept nogil
     uint64_t sum_load(const uint64_t *) noexcept nogil
     void sum_store(uint64_t *, uint64_t) noexcept nogil
     int switch_load(const int *) noexcept nogil
@@ -61,11 +58,6 @@ cdef extern from *:
 cdef enum:
     HANDLE_BYTES_MAX = 128  # Linux: MAX_HANDLE_SZ
     PAGE_BYTES = 4096
-    # A read up to this size is copied when it is the first in its neighbourhood: the faults of a
-    # mapping cost more than the copy (daemon CPU of a random 4 KiB read,
-    # perf/scenarios/rand-read.toml: 15 us mapped, 11.5 us copied). Where more reads follow, as over
-    # small files that lie one behind the other, a fault maps what they need too.
-    COPIED_BYTES = 1 << 14
 
 
 @cython.final
@@ -147,7 +139,7 @@ cdef class BlobFile:
             return self.copy(off, n, target)
         if self.pages.is_hot(off, n):
             return add_segment(target, self.base + off, n)
-        if n > COPIED_BYTES:
+        if n > SMALL_BYTES:
             target.is_unseen |= not is_at_hand(self.fd, off, n)
             self.pages.count_mapped(n)
         elif not self.pages.is_mapped(off):

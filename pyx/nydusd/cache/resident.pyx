@@ -103,7 +103,6 @@ cdef enum:
     WINDOWS_MAX = 1 << 16           # 128 GiB; what lies behind is copied
     HOT_COPIES = 2048               # so many small reads
     HOT_MS = 250                    # within this time make a file hot
-    HOT_READ_BYTES = 1 << 14        # a larger read maps no window
     HOT_PART = 16                   # of the machine's memory that hot windows may map
 
 cdef enum:  # what a window is
@@ -161,8 +160,9 @@ cdef class ResidentPages:
 
     def __dealloc__(self):
         sum_add(&open_files, <uint64_t>-1)
-        self.let_go(False)
-        free(self.windows)
+        if self.windows != NULL:
+            self.let_go(False)
+            free(self.windows)
 
     cpdef bint is_hot(self, uint64_t off, uint64_t n) noexcept nogil:
         """Whether a read of *n* bytes at *off*, inside the file, is of a window that is mapped.
@@ -177,7 +177,7 @@ cdef class ResidentPages:
             return False
         state = state_load(&self.windows[number])
         if state < WHOLE:
-            return state == UNKNOWN and n <= HOT_READ_BYTES and self.heat(number)
+            return state == UNKNOWN and n <= SMALL_BYTES and self.heat(number)
         if state < KEPT:    # a store would take the line from the other workers
             state_change(&self.windows[number], state, state + 1)
         return True
@@ -185,7 +185,7 @@ cdef class ResidentPages:
     cdef bint heat(self, uint64_t number) noexcept nogil:
         """Map the window *number* whole, if all of it is in page cache and there is room."""
         cdef uint64_t start = number * WINDOW_BYTES
-        cdef uint64_t n = min(<uint64_t>WINDOW_BYTES, self.size - start)
+        cdef uint64_t n = self.window_size(number)
         if sum_load(&hot_bytes) + n > hot_bytes_max:
             return False
         if not state_change(&self.windows[number], UNKNOWN, BUSY):
@@ -214,10 +214,9 @@ cdef class ResidentPages:
             self.begin_hot()
 
     cdef void begin_hot(self) noexcept nogil:
-        cdef uint64_t count = (self.size + WINDOW_BYTES - 1) // WINDOW_BYTES
         cdef uint8_t *table
         if table_load(&self.windows) == NULL:
-            table = <uint8_t *>calloc(min(count, <uint64_t>WINDOWS_MAX), 1)
+            table = <uint8_t *>calloc(self.window_count(), 1)
             if table == NULL:
                 return
             if not table_set(&self.windows, table):
@@ -254,7 +253,7 @@ cdef class ResidentPages:
         cdef uint64_t start = 0
         cdef uint64_t number, end
         if table != NULL:
-            for number in range(min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)):
+            for number in range(self.window_count()):
                 if state_load(&table[number]) < WHOLE:
                     continue
                 end = number * WINDOW_BYTES
@@ -264,31 +263,39 @@ cdef class ResidentPages:
         if start < self.size:
             madvise(self.base + start, self.size - start, MADV_DONTNEED)
 
+    cdef uint64_t window_count(self) noexcept nogil:
+        """Of a file that is not empty: no other is mapped."""
+        return min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)
+
+    cdef uint64_t window_size(self, uint64_t number) noexcept nogil:
+        return min(<uint64_t>WINDOW_BYTES, self.size - number * WINDOW_BYTES)
+
+    cdef void forget_partly(self) noexcept nogil:
+        """Have windows looked at again: what was not in page cache may be by now."""
+        cdef uint64_t number
+        for number in range(self.window_count()):
+            state_change(&self.windows[number], PARTLY, UNKNOWN)
+
     cdef bint let_go(self, bint keep) noexcept nogil:
         """Count windows as hot no more, with *keep* but those of many reads; whether one stays.
 
         The pages stay mapped.
         """
-        cdef uint8_t *table = table_load(&self.windows)
         cdef uint64_t number, n
         cdef uint8_t state
         cdef bint stays = False
-        if table == NULL:
-            return False
-        for number in range(min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)):
-            state = state_load(&table[number])
-            if state == PARTLY:
-                state_change(&table[number], PARTLY, UNKNOWN)
+        for number in range(self.window_count()):
+            state = state_load(&self.windows[number])
             if state < WHOLE:
                 continue
-            n = min(<uint64_t>WINDOW_BYTES, self.size - number * WINDOW_BYTES)
+            n = self.window_size(number)
             # A page that was reclaimed would be waited for by a worker.
             if keep and state == KEPT and is_at_hand(self.fd, number * WINDOW_BYTES, n):
-                state_store(&table[number], WHOLE)
+                state_store(&self.windows[number], WHOLE)
                 stays = True
                 continue
-            while not state_change(&table[number], state, UNKNOWN):
-                state = state_load(&table[number])      # a read was counted
+            while not state_change(&self.windows[number], state, UNKNOWN):
+                state = state_load(&self.windows[number])   # a read was counted
             sum_add(&hot_bytes, -n)
         return stays
 
@@ -298,16 +305,11 @@ cdef class ResidentPages:
 
     def cool(self):
         """Unmap the hot windows that few reads fell in since the last call."""
-        cdef uint8_t *table = table_load(&self.windows)
-        if table == NULL:
+        if table_load(&self.windows) == NULL:
             return
         with nogil:
-            if switch_take(&self.begun):
-                # What was not in page cache may be by now.
-                for number in range(min((self.size - 1) // WINDOW_BYTES + 1,
-                                        <uint64_t>WINDOWS_MAX)):
-                    state_change(&table[number], PARTLY, UNKNOWN)
-            else:
+            self.forget_partly()
+            if not switch_take(&self.begun):
                 if not self.let_go(True):
                     switch_store(&self.hot, 0)
                 self.trim()
@@ -316,10 +318,9 @@ cdef class ResidentPages:
     def hot_bytes(self):
         """What hot windows have mapped, in bytes."""
         cdef uint64_t number, total = 0
-        cdef uint8_t *table = table_load(&self.windows)
-        if table == NULL:
+        if table_load(&self.windows) == NULL:
             return 0
-        for number in range(min((self.size - 1) // WINDOW_BYTES + 1, <uint64_t>WINDOWS_MAX)):
-            if state_load(&table[number]) >= WHOLE:
-                total += min(<uint64_t>WINDOW_BYTES, self.size - number * WINDOW_BYTES)
+        for number in range(self.window_count()):
+            if state_load(&self.windows[number]) >= WHOLE:
+                total += self.window_size(number)
         return total
